@@ -1,0 +1,194 @@
+"""Payload bytes, and what they say about the application. Knows first words and ports, no packet and no network.
+
+Recognised by content: HTTP/1 requests (RFC 9112) and their Host, TLS ClientHello (RFC 8446, 6066) and its
+server name, DNS queries (RFC 1035) and their name, Redis RESP, PostgreSQL start-up, SSH banners. A port alone
+is believed only without content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from replay.columns import TCP, UDP, Int64, UInt8
+
+_PORTS = {80: "http", 8080: "http", 443: "tls", 8443: "tls", 53: "dns", 6379: "redis", 5432: "postgres", 22: "ssh"}
+_UDP_PORTS = {53: "dns", 5353: "dns", 5355: "dns"}
+_REQUEST_LINE = re.compile(rb"[A-Z]{3,16} [^ \r\n]{1,8192} HTTP/1\.[01]\r?\n")
+_HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]{1,255}?)[ \t]*(?:\r?\n|$)", re.IGNORECASE)
+_RESP_ARRAY = re.compile(rb"\*\d{1,7}\r\n\$\d{1,9}\r\n")
+_RESP_INLINE = re.compile(rb"(?:PING|INFO|QUIT|AUTH|SELECT|HELLO|GET|SET)\b[^\r\n]{0,1024}\r\n", re.IGNORECASE)
+_POSTGRES_REQUESTS = (196608, 196610, 80877102, 80877103, 80877104)
+_CLIENT_HELLO, _HANDSHAKE_RECORD, _SERVER_NAME = 1, 22, 0
+_LONGEST_HEAD = 16_384
+
+
+class PayloadStore(Sequence[bytes]):
+    """Message payloads by reference (`payloads[ref]`), joined from slices of the capture when asked for."""
+
+    def __init__(self, data: UInt8, offset: Int64, octets: Int64, start: Int64) -> None:
+        self._data = data
+        self._offset = offset
+        self._octets = octets
+        self._start = start
+
+    @classmethod
+    def of(cls, payloads: Iterable[bytes]) -> PayloadStore:
+        """A store of payloads that are at hand as bytes."""
+        kept = list(payloads)
+        sizes = np.array([len(payload) for payload in kept], dtype=np.int64)
+        data = np.frombuffer(b"".join(kept), dtype=np.uint8)
+        return cls(data, np.cumsum(sizes) - sizes, sizes, np.arange(len(kept) + 1, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._start) - 1
+
+    @overload
+    def __getitem__(self, ref: int) -> bytes: ...
+    @overload
+    def __getitem__(self, ref: slice) -> list[bytes]: ...
+    def __getitem__(self, ref: int | slice) -> bytes | list[bytes]:
+        if isinstance(ref, slice):
+            return [self[at] for at in range(*ref.indices(len(self)))]
+        if not 0 <= ref < len(self):
+            raise IndexError(f"payload {ref} of {len(self)}")
+        pieces = range(int(self._start[ref]), int(self._start[ref + 1]))
+        spans = ((int(self._offset[at]), int(self._octets[at])) for at in pieces)
+        return b"".join(self._data[begin : begin + octets].tobytes() for begin, octets in spans)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[ref] for ref in range(len(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What a flow speaks ('' when unknown) and whom it asks for: HTTP Host, TLS server name or DNS name, lower-case."""
+
+    application: str
+    label: str = ""
+
+
+def recognised(protocol: int, port: int, forward: bytes | None, reverse: bytes | None) -> Recognition:
+    """What the first words of the initiator and of the responder say; None stands for words that were not captured."""
+    if protocol == TCP:
+        found = _tcp(port, (forward or b"")[:_LONGEST_HEAD], (reverse or b"")[:_LONGEST_HEAD])
+        return found or Recognition(_PORTS.get(port, "") if forward is None else "")
+    if protocol == UDP and port in _UDP_PORTS:
+        name = dns_name(forward or b"") or dns_name(reverse or b"")
+        if name is not None:
+            return Recognition("dns", name)
+        return Recognition("dns" if forward is None else "")
+    return Recognition("")
+
+
+def _tcp(port: int, forward: bytes, reverse: bytes) -> Recognition | None:
+    if _REQUEST_LINE.match(forward):
+        return Recognition("http", http_host(forward))
+    if is_client_hello(forward):
+        return Recognition("tls", server_name(forward))
+    if forward.startswith(b"SSH-") or reverse.startswith(b"SSH-"):
+        return Recognition("ssh")
+    if _RESP_ARRAY.match(forward) or (_PORTS.get(port) == "redis" and _RESP_INLINE.match(forward)):
+        return Recognition("redis")
+    if _is_postgres_start(forward):
+        return Recognition("postgres")
+    if _PORTS.get(port) == "dns" and len(forward) > 2:
+        name = dns_name(forward[2:])
+        if name is not None:
+            return Recognition("dns", name)
+    return None
+
+
+def _is_postgres_start(payload: bytes) -> bool:
+    length, request = int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
+    return len(payload) >= 8 and 8 <= length <= 10_000 and request in _POSTGRES_REQUESTS
+
+
+def http_host(request: bytes) -> str:
+    """The Host of an HTTP/1 request, without port, or ''."""
+    head = request.partition(b"\r\n\r\n")[0]
+    found = _HOST.search(head)
+    if not found:
+        return ""
+    host = found[1].decode("latin-1").lower()
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d*)?", host)
+    return bracketed[1] if bracketed else re.sub(r":\d*$", "", host)
+
+
+def is_client_hello(payload: bytes) -> bool:
+    """Whether a TLS handshake record with a ClientHello begins here."""
+    return len(payload) >= 6 and payload[0] == _HANDSHAKE_RECORD and payload[1] == 3 and payload[5] == _CLIENT_HELLO
+
+
+def server_name(payload: bytes) -> str:
+    """The server name that a ClientHello asks for, or '' when it has none or its bytes are not a ClientHello's."""
+    hello = _Reader(_handshake(payload))
+    hello.skip(4 + 2 + 32)
+    hello.skip(hello.number(1))
+    hello.skip(hello.number(2))
+    hello.skip(hello.number(1))
+    extensions = _Reader(hello.take(hello.number(2)))
+    while extensions.left() >= 4:
+        kind = extensions.number(2)
+        body = _Reader(extensions.take(extensions.number(2)))
+        if kind == _SERVER_NAME:
+            body.skip(2)
+            if body.number(1) == 0:
+                return _text(body.take(body.number(2)))
+            return ""
+    return ""
+
+
+def _handshake(payload: bytes) -> bytes:
+    """The handshake bytes of consecutive handshake records."""
+    records, out = _Reader(payload), bytearray()
+    while records.left() > 5 and records.number(1) == _HANDSHAKE_RECORD:
+        records.skip(2)
+        out += records.take(records.number(2))
+    return bytes(out)
+
+
+def dns_name(message: bytes) -> str | None:
+    """The first question's name of a DNS message, lower-case without the last dot; None when this is no DNS message."""
+    reader = _Reader(message)
+    reader.skip(2)
+    flags, questions = reader.number(2), reader.number(2)
+    reader.skip(6)
+    if not 1 <= questions <= 32 or (flags >> 11) & 0xF > 6:
+        return None
+    labels: list[bytes] = []
+    while length := reader.number(1):
+        if length > 63 or reader.left() < length or sum(map(len, labels)) > 255:
+            return None
+        labels.append(reader.take(length))
+    if reader.left() < 4:
+        return None
+    return _text(b".".join(labels))
+
+
+def _text(name: bytes) -> str:
+    return "".join(chr(octet) if 33 <= octet <= 126 else f"\\{octet:03d}" for octet in name[:255]).lower()
+
+
+class _Reader:
+    """Reads numbers and runs of octets; beyond the end it reads zeros and nothing."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def left(self) -> int:
+        return max(len(self._data) - self._at, 0)
+
+    def take(self, octets: int) -> bytes:
+        self._at += octets
+        return self._data[self._at - octets : self._at]
+
+    def skip(self, octets: int) -> None:
+        self._at += octets
+
+    def number(self, octets: int) -> int:
+        return int.from_bytes(self.take(octets), "big")
