@@ -1,0 +1,130 @@
+"""The port every device kind fulfils, and what a device sees of its node.
+
+It knows no kind and no network: a device is given a `Box` (a node made real) and acts through it.
+Extras are protocols of their own; a kind that cannot reload live is restarted by nobody.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from topologies.model import Node
+
+Configs = Mapping[str, bytes]
+"""Configuration files by name, as the lab or a change has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a node does what its configuration asks, and if not, what it waits for."""
+
+    ready: bool
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One number or text a node tells of itself: a counter since its start, or a gauge.
+
+    `state` holds what is compared and not subtracted (a route, a server's state); then `value` is 1.
+    """
+
+    kind: str
+    object: str
+    metric: str
+    value: float
+    cumulative: bool = True
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What a daemon's own checker says of a configuration file: a change that does not parse."""
+
+    file: str
+    line: int | None
+    message: str
+
+
+class Port(Protocol):
+    """An interface as its kernel counts it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def mtu_octets(self) -> int: ...
+    @property
+    def up(self) -> bool: ...
+    @property
+    def counters(self) -> Mapping[str, int]: ...
+
+
+class Kernel(Protocol):
+    """What a node's kernel tells, read without starting a process."""
+
+    def ports(self) -> Sequence[Port]: ...
+    def queue_drops(self) -> Mapping[str, int]: ...
+    def routes(self) -> Mapping[str, str]: ...
+    def protocol_statistics(self) -> Mapping[tuple[str, str], int]: ...
+
+
+class Box(Protocol):
+    """A node made real, as its device may touch it."""
+
+    @property
+    def node(self) -> Node: ...
+    @property
+    def home(self) -> Path: ...
+    @property
+    def kernel(self) -> Kernel: ...
+    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str: ...
+    def spawn(self, name: str, argv: Sequence[str]) -> None: ...
+    def process(self, name: str) -> subprocess.Popen[bytes] | None: ...
+    def set_sysctls(self, settings: Mapping[str, str]) -> None: ...
+
+
+class Device(Protocol):
+    """A kind of node: what it reads, how it is checked, started, known to be ready, changed and counted."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of the configuration files this kind honours; any other is an error in the lab."""
+        ...
+
+    @property
+    def directories(self) -> Mapping[str, str]:
+        """Private directories (name under the box's home) and the machine's path each covers."""
+        ...
+
+    def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
+        """Ask the daemons' own checkers; nothing running is touched."""
+        ...
+
+    def start(self, box: Box, configs: Configs) -> None:
+        """Bring the node up on these files."""
+        ...
+
+    def ready(self, box: Box, configs: Configs) -> Readiness:
+        """Look at protocol state.  There is no default: "ready" would be a lie."""
+        ...
+
+    def reload(self, box: Box, before: Configs, after: Configs) -> None:
+        """Change the running node the way production does it, while traffic flows."""
+        ...
+
+    def readings(self, box: Box) -> Sequence[Reading]:
+        """Counters and state, for blame."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A device with state that must be alike at the start of every window."""
+
+    def forget(self, box: Box) -> None:
+        """Drop learnt state (path MTU, neighbours' hints) so that windows start alike."""
+        ...

@@ -1,0 +1,101 @@
+"""What every Linux node has in common: sysctls, packet filter, interfaces and the kernel's route table.
+
+Kinds add their daemons to it.  It knows no daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from testbed.devices.base import Box, Complaint, Configs, Kernel, Readiness, Reading
+from testbed.devices.packet_filter import FAMILIES, check_rules, reload_rules, restore_rules, rule_readings
+
+ALL_KINDS = frozenset({"iptables.rules", "ip6tables.rules", "sysctl.conf"})
+
+TOLD = frozenset(
+    {
+        "OutDestUnreachs",
+        "FragFails",
+        "OutDiscards",
+        "InDiscards",
+        "OutNoRoutes",
+        "Ip6FragFails",
+        "Ip6OutNoRoutes",
+        "Icmp6OutPktTooBigs",
+        "Icmp6OutDestUnreachs",
+    }
+)
+"""Of the kernel's counters, those that say why a packet went no further."""
+
+SHADOW_SYSCTLS = {
+    # the same five-tuples come back in the next window: their last use must not be in the way
+    "net.ipv4.tcp_tw_reuse": "1",
+    "net.ipv4.ip_local_port_range": "61001 65000",
+}
+FORWARDING = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+
+
+class LinuxNode:
+    """A node with a kernel and no daemon; the base of the kinds."""
+
+    reads: frozenset[str] = ALL_KINDS
+    directories: Mapping[str, str] = {}
+    defaults: Mapping[str, str] = SHADOW_SYSCTLS
+
+    def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
+        """Packet filter syntax, by the restore programs' own test mode."""
+        return check_rules(box, configs)
+
+    def start(self, box: Box, configs: Configs) -> None:
+        """Sysctls first, then rules: forwarding must not be open before the filter is."""
+        restore_rules(box, configs)
+        box.set_sysctls({**self.defaults, **parse_sysctls(configs.get("sysctl.conf", b""))})
+
+    def ready(self, box: Box, configs: Configs) -> Readiness:
+        """The kernel is ready when its settings were read back, which `start` did."""
+        return Readiness(ready=True)
+
+    def reload(self, box: Box, before: Configs, after: Configs) -> None:
+        """Restore changed rules atomically and set changed sysctls."""
+        reload_rules(box, before, after)
+        old, new = (parse_sysctls(c.get("sysctl.conf", b"")) for c in (before, after))
+        changed = {name: value for name, value in new.items() if old.get(name) != value}
+        gone = {name: self.defaults[name] for name in old.keys() - new.keys() if name in self.defaults}
+        box.set_sysctls({**gone, **changed})
+
+    def readings(self, box: Box) -> Sequence[Reading]:
+        """Rules, interfaces, queues, routes and the kernel's own ICMP and conntrack counters."""
+        files = [f for f in FAMILIES if f in box.node.configs]
+        return [*rule_readings(box, files), *kernel_readings(box.kernel)]
+
+    def forget(self, box: Box) -> None:
+        """Drop cached path MTUs, so that each window discovers them anew."""
+        for family in ("-4", "-6"):
+            box.run(["ip", family, "route", "flush", "cache"])
+
+
+def parse_sysctls(text: bytes) -> dict[str, str]:
+    """`name = value` lines of a sysctl.conf; comments start with # or ;."""
+    settings = {}
+    for raw in text.decode(errors="replace").splitlines():
+        line = raw.strip()
+        if line and line[0] not in "#;" and "=" in line:
+            name, value = line.split("=", 1)
+            settings[name.strip().lstrip("-")] = value.strip()
+    return settings
+
+
+def kernel_readings(kernel: Kernel) -> list[Reading]:
+    """Interfaces, queues, routes and the ICMP and IP counters that tell why packets ended."""
+    readings = []
+    for port in kernel.ports():
+        readings.append(Reading("interface", port.name, "mtu", float(port.mtu_octets), cumulative=False))
+        readings.append(Reading("interface", port.name, "up", float(port.up), cumulative=False))
+        readings += [Reading("interface", port.name, metric, float(n)) for metric, n in port.counters.items()]
+    readings += [Reading("qdisc", name, "drops", float(n)) for name, n in kernel.queue_drops().items()]
+    for prefix, way in sorted(kernel.routes().items()):
+        readings.append(Reading("route", prefix, "via", 1.0, cumulative=False, state=way))
+    for (group, name), value in kernel.protocol_statistics().items():
+        if name in TOLD:
+            readings.append(Reading("icmp", group.lower(), name, float(value)))
+    return readings

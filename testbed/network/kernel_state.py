@@ -1,0 +1,94 @@
+"""What the kernel knows of a namespace: interface counters, queues, routes, ICMP and IP statistics.
+
+Read over netlink and /proc, with no process started, since it is read twice in every window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.network.namespace import Namespace
+
+MAIN_TABLE = 254
+IPV4, IPV6 = 2, 10
+ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """An interface's MTU, whether it is up, and its counters by name (`rx_packets`, `tx_dropped` …)."""
+
+    name: str
+    mtu_octets: int
+    up: bool
+    counters: dict[str, int]
+
+
+def ports(namespace: Namespace) -> list[PortState]:
+    """Every interface but loopback."""
+    found = []
+    for link in namespace.netlink.get_links():
+        name = link.get_attr("IFLA_IFNAME")
+        if name == "lo":
+            continue
+        statistics = link.get_attr("IFLA_STATS64") or {}
+        wanted = [f"{side}_{what}" for side in ("rx", "tx") for what in ("packets", "bytes", "dropped", "errors")]
+        up = link.get_attr("IFLA_OPERSTATE") != "DOWN"
+        found.append(
+            PortState(name, link.get_attr("IFLA_MTU"), up, {key: int(statistics.get(key, 0)) for key in wanted})
+        )
+    return found
+
+
+def queue_drops(namespace: Namespace) -> dict[str, int]:
+    """Packets dropped by each interface's rate limit or impairment."""
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in namespace.netlink.get_links()}
+    drops = {}
+    for qdisc in namespace.netlink.get_qdiscs():
+        if qdisc.get_attr("TCA_KIND") in ("tbf", "netem"):
+            statistics = qdisc.get_attr("TCA_STATS") or {}
+            drops[names[qdisc["index"]]] = int(statistics.get("drop", 0))
+    return drops
+
+
+def routes(namespace: Namespace) -> dict[str, str]:
+    """The main tables of both families: prefix to `gateway@interface`, or to `blackhole` and its like."""
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in namespace.netlink.get_links()}
+    found = {}
+    for family in (IPV4, IPV6):
+        for route in namespace.netlink.get_routes(family=family, table=MAIN_TABLE):
+            address = route.get_attr("RTA_DST")
+            if address and address.startswith(("fe80", "ff00")):
+                continue
+            prefix = f"{address}/{route['dst_len']}" if address else ("0.0.0.0/0" if family == IPV4 else "::/0")
+            hops = route.get_attr("RTA_MULTIPATH") or [route]
+            ways = sorted(
+                f"{_gateway(hop)}@{names.get(hop.get_attr('RTA_OIF') or hop.get('oif'), '-')}" for hop in hops
+            )
+            found[prefix] = ROUTE_TYPES.get(route["type"], ",".join(ways))
+    return found
+
+
+def _gateway(hop: object) -> str:
+    get = hop.get_attr  # type: ignore[attr-defined]
+    via = get("RTA_VIA")
+    return str(get("RTA_GATEWAY") or (via and via.get("addr")) or "direct")
+
+
+def protocol_statistics(namespace: Namespace) -> dict[tuple[str, str], int]:
+    """(group, counter) of /proc/net/snmp and snmp6, as the kernel names them."""
+
+    def read() -> tuple[list[str], list[str]]:
+        four, six = Path("/proc/thread-self/net/snmp"), Path("/proc/thread-self/net/snmp6")
+        return four.read_text().splitlines(), six.read_text().splitlines() if six.exists() else []
+
+    four, six = namespace.inside(read)
+    found = {}
+    for head, values in zip(four[::2], four[1::2], strict=True):
+        group, *names = head.replace(":", "").split()
+        found.update({(group, n): int(v) for n, v in zip(names, values.split()[1:], strict=True)})
+    for line in six:
+        name, value = line.split()
+        found["Ip6" if name.startswith("Ip6") else "Icmp6", name] = int(value)
+    return found

@@ -1,0 +1,131 @@
+"""A shadow is a Mininet: its API and command line on nodes and links that are ours.
+
+It knows no device.  Mininet's own way of building (a shell and a pty per node, text typed into it,
+host-wide clean-up) is replaced by namespaces and netlink; nothing here calls `mn -c` or writes a
+host setting.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from mininet.link import Intf, Link
+from mininet.net import Mininet
+from mininet.node import Node
+
+from testbed.errors import CommandFailed
+from testbed.network.link import Port, Veth
+from testbed.network.namespace import Namespace, make_namespace
+
+
+class ShadowNode(Node):  # type: ignore[misc]
+    """A Mininet node whose namespace is made on a thread, with no shell behind it."""
+
+    def __init__(self, name: str, directories: Mapping[str, str] | None = None, **params: Any) -> None:
+        self.namespace: Namespace = make_namespace(name, directories or {})
+        super().__init__(name, **params)
+
+    @classmethod
+    def setup(cls) -> None:
+        """Nothing to look for: Mininet would want its own mnexec and ifconfig."""
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        """There is no shell; the attributes that Mininet's command line looks at say "idle"."""
+        self.waiting = False
+        self.pid = None
+
+    def mountPrivateDirs(self) -> None:
+        """Private directories are mounted when the namespace is made."""
+
+    def cmd(self, *args: Any, **kwargs: Any) -> str:
+        """Run one command (words, never a shell line) and return what it printed, also when it failed."""
+        words = [str(word) for word in args] if len(args) > 1 else shlex.split(str(args[0]))
+        try:
+            return self.namespace.run(words)
+        except CommandFailed as failure:
+            return f"{failure.stderr}\n"
+
+    def popen(self, *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start a command inside the node, as Mininet's `popen` does."""
+        words = args[0] if isinstance(args[0], list) else shlex.split(" ".join(map(str, args)))
+        fds = (self.namespace.net_fd, self.namespace.mount_fd)
+        return subprocess.Popen(self.namespace.argv(words), pass_fds=fds, **kwargs)
+
+    def terminate(self) -> None:
+        """End the node's processes and let its namespaces go."""
+        self.namespace.close()
+
+    def stop(self, deleteIntfs: bool = False) -> None:
+        """Same as terminate: the interfaces go with the namespace."""
+        self.terminate()
+
+
+class ShadowInterface(Intf):  # type: ignore[misc]
+    """An interface whose addresses were set over netlink; it only answers questions."""
+
+    def config(self, **params: Any) -> dict[str, Any]:
+        """Nothing to type into a shell."""
+        return {}
+
+
+class ShadowLink(Link):  # type: ignore[misc]
+    """A Mininet link made of one veth pair, in place in both namespaces."""
+
+    def __init__(self, node1: ShadowNode, node2: ShadowNode, mtu_octets: int = 1500, **params: Any) -> None:
+        self.mtu_octets = mtu_octets
+        super().__init__(node1, node2, **{**params, "intf": ShadowInterface})
+
+    def makeIntfPair(
+        self,
+        intfname1: str,
+        intfname2: str,
+        addr1: str | None = None,
+        addr2: str | None = None,
+        node1: ShadowNode | None = None,
+        node2: ShadowNode | None = None,
+        deleteIntfs: bool = True,
+    ) -> None:
+        """Make the veth pair over netlink."""
+        if node1 is None or node2 is None:
+            raise TypeError("a shadow link joins two nodes")
+        self.veth = Veth(Port(node1.namespace, intfname1, addr1), Port(node2.namespace, intfname2, addr2))
+        self.veth.connect(self.mtu_octets)
+
+    def delete(self) -> None:
+        """Remove both ends."""
+        self.veth.disconnect()
+
+
+class ShadowNet(Mininet):  # type: ignore[misc]
+    """A Mininet that builds from our nodes and links and leaves the host alone."""
+
+    def __init__(self) -> None:
+        # Mininet.init would raise limits and write the host's sysctls
+        Mininet.inited = True
+        super().__init__(topo=None, build=False, host=ShadowNode, link=ShadowLink, intf=ShadowInterface)
+
+    def add(self, name: str, directories: Mapping[str, str]) -> ShadowNode:
+        """Add a node with its private directories (private name to covered path)."""
+        node: ShadowNode = self.addHost(name, ip=None, directories=directories)
+        return node
+
+    def connect(self, a: tuple[str, str], b: tuple[str, str], mtu_octets: int) -> ShadowLink:
+        """Add a link between two (node, interface) ends."""
+        link: ShadowLink = self.addLink(
+            self.nameToNode[a[0]],
+            self.nameToNode[b[0]],
+            intfName1=a[1],
+            intfName2=b[1],
+            mtu_octets=mtu_octets,
+        )
+        return link
+
+    def close(self) -> None:
+        """Stop every node; links go with their namespaces."""
+        for node in reversed(self.hosts):
+            node.terminate()
+        self.hosts.clear()
+        self.links.clear()

@@ -1,0 +1,159 @@
+"""One node's private network and file view: a namespace pair, its netlink socket and its processes.
+
+It knows no device, no topology and no link: what is mounted or run is said by the caller.
+Processes enter through nsenter, so nothing of ours runs between fork and exec.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pyroute2 import IPRoute
+
+from testbed.errors import CommandFailed
+from testbed.sandbox import CLONE_NEWNET, CLONE_NEWNS, MS_BIND, SCRATCH, mount, setns, unshare
+
+Result = TypeVar("Result")
+COMMAND_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Namespace:
+    """The network and mount namespace of one node, with a netlink socket kept open in it.
+
+    Opening a netlink socket per request costs more than the request; it is opened once here.
+    """
+
+    name: str
+    net_fd: int
+    mount_fd: int
+    netlink: Any
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """Where this node's private files lie, seen from the supervisor."""
+        return SCRATCH / "nodes" / self.name
+
+    def inside(self, act: Callable[[], Result]) -> Result:
+        """Run `act` on a thread that has entered the network namespace (not the mount namespace)."""
+
+        def entered() -> Result:
+            setns(self.net_fd, CLONE_NEWNET)
+            return act()
+
+        return _on_a_thread(entered)
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` inside both namespaces."""
+        paths = (f"--net=/proc/self/fd/{self.net_fd}", f"--mount=/proc/self/fd/{self.mount_fd}")
+        return ["nsenter", *paths, "--", *command]
+
+    def run(self, command: Sequence[str], stdin: bytes = b"", seconds: float = COMMAND_SECONDS) -> str:
+        """Run `command` to its end and return what it printed; raises CommandFailed."""
+        try:
+            done = subprocess.run(
+                self.argv(command),
+                input=stdin,
+                capture_output=True,
+                pass_fds=(self.net_fd, self.mount_fd),
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(self.name, tuple(command), -1, f"no end after {seconds:.0f} s") from None
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+            raise CommandFailed(self.name, tuple(command), done.returncode, said)
+        return done.stdout.decode(errors="replace")
+
+    def spawn(self, command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a daemon in the foreground of its own; it ends with `close` or with the sandbox."""
+        process = subprocess.Popen(
+            self.argv(command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(self.net_fd, self.mount_fd),
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End this node's processes and let go of its namespaces."""
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+        self.netlink.close()
+        os.close(self.net_fd)
+        os.close(self.mount_fd)
+
+
+def make_namespace(name: str, directories: Mapping[str, str]) -> Namespace:
+    """Make a node's namespaces; `directories` maps a private directory to the path it covers.
+
+    Paths the machine does not have are skipped: a router without HAProxy's package has no
+    /etc/haproxy to cover.  The node's /run is always its own.
+    """
+    home = SCRATCH / "nodes" / name
+    for private in ("run", *directories):
+        (home / private).mkdir(parents=True, exist_ok=True)
+
+    def made() -> tuple[int, int, socket.socket]:
+        unshare(CLONE_NEWNET | CLONE_NEWNS)
+        for private, covered in directories.items():
+            if Path(covered).is_dir():
+                mount(str(home / private), covered, None, MS_BIND)
+        mount(str(home / "run"), "/run", None, MS_BIND)
+        # pyroute2 opens a socket lazily on the thread that uses it: hand it one made in here
+        line = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        return (
+            os.open("/proc/thread-self/ns/net", os.O_RDONLY),
+            os.open("/proc/thread-self/ns/mnt", os.O_RDONLY),
+            line,
+        )
+
+    net_fd, mount_fd, line = _on_a_thread(made)
+    namespace = Namespace(name, net_fd, mount_fd, IPRoute(fileno=line.detach()))
+    namespace.inside(_quiet_network)
+    namespace.netlink.link("set", index=1, state="up")
+    return namespace
+
+
+def _quiet_network() -> None:
+    """Addresses are usable at once: duplicate detection would hold IPv6 back for a second."""
+    for setting in ("default/accept_dad", "all/accept_dad", "default/dad_transmits", "default/router_solicitations"):
+        Path("/proc/sys/net/ipv6/conf", setting).write_text("0")
+
+
+def _on_a_thread(act: Callable[[], Result]) -> Result:
+    """Namespaces belong to threads: act on a fresh one, so that ours stays where it is."""
+    values: list[Result] = []
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            values.append(act())
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return values[0]

@@ -1,0 +1,223 @@
+"""A topology made real: built in a sandbox, ready by protocol state, reconfigured live, read for blame.
+
+It knows devices and the network, but no traffic, no change format and no verdict.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
+from testbed.errors import InvalidInput, NotReady
+from testbed.network.addressing import add_routes, answer_for, set_addresses, set_sysctls
+from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
+from testbed.network.link import Port, impair, kernel_name, set_mtu
+from testbed.network.mininet_api import ShadowNet
+from testbed.network.namespace import Namespace
+from topologies.model import Impairment, Node, Topology
+
+POLL_SECONDS = 0.1
+STABLE_READINGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKernel:
+    """What the kernel tells of one node."""
+
+    namespace: Namespace
+
+    def ports(self) -> list[PortState]:
+        """Interfaces with their counters."""
+        return ports(self.namespace)
+
+    def queue_drops(self) -> dict[str, int]:
+        """Drops by interface."""
+        return queue_drops(self.namespace)
+
+    def routes(self) -> dict[str, str]:
+        """Both main tables."""
+        return routes(self.namespace)
+
+    def protocol_statistics(self) -> dict[tuple[str, str], int]:
+        """ICMP and IP counters."""
+        return protocol_statistics(self.namespace)
+
+
+@dataclass(slots=True)
+class NodeBox:
+    """A node made real: what a device may touch of it."""
+
+    node: Node
+    namespace: Namespace
+    log_directory: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The node's private files, seen from the supervisor."""
+        return self.namespace.home
+
+    @property
+    def kernel(self) -> NodeKernel:
+        """The kernel's counters and tables of this node."""
+        return NodeKernel(self.namespace)
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str:
+        """Run a command inside the node; raises CommandFailed."""
+        return self.namespace.run(argv, stdin, seconds)
+
+    def spawn(self, name: str, argv: Sequence[str]) -> None:
+        """Start a daemon inside the node, its output in the run's logs."""
+        with (self.log_directory / f"{self.node.name}.{name}.log").open("ab") as log:
+            self.processes[name] = self.namespace.spawn(argv, log)
+
+    def process(self, name: str) -> subprocess.Popen[bytes] | None:
+        """The daemon of that name, if it was started."""
+        return self.processes.get(name)
+
+    def set_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Write and read back settings of this node's network."""
+        set_sysctls(self.namespace, settings)
+
+
+@dataclass(slots=True)
+class Shadow:
+    """A running miniature of the network, and the verbs an experiment needs on it."""
+
+    topology: Topology
+    devices: Mapping[str, Device]
+    net: ShadowNet
+    boxes: Mapping[str, NodeBox]
+    configs: dict[str, Configs]
+    egress: dict[tuple[str, str], Impairment]
+    mtu: dict[tuple[str, str], int]
+
+    def device(self, node: str) -> Device:
+        """The device kind of a node."""
+        return self.devices[self.topology.node(node).kind]
+
+    def namespaces(self) -> Mapping[str, int]:
+        """Network namespace descriptors by node, for who opens sockets in them."""
+        return {name: box.namespace.net_fd for name, box in self.boxes.items()}
+
+    def wait_ready(self, seconds: float, tell: Callable[[str], None]) -> float:
+        """Wait until every device is ready and routes hold still; returns the seconds it took.
+
+        `tell` hears each new reason for waiting.  Raises NotReady with the last one.
+        """
+        started, told, previous, same = time.monotonic(), "", (), 0
+        while True:
+            lack = self._lack()
+            if lack is None:
+                routes = self._routes()
+                same = same + 1 if routes == previous else 0
+                previous = routes
+                if same >= STABLE_READINGS:
+                    return time.monotonic() - started
+                lack = "routes to hold still"
+            else:
+                same = 0
+            if lack != told:
+                tell(lack)
+                told = lack
+            if time.monotonic() - started > seconds:
+                raise NotReady("the shadow to be ready", lack)
+            time.sleep(POLL_SECONDS)
+
+    def check(self, node: str, configs: Configs) -> Sequence[Complaint]:
+        """What the node's own daemons say of these files, without touching what runs."""
+        return self.device(node).check(self.boxes[node], configs)
+
+    def reconfigure(self, node: str, configs: Configs) -> None:
+        """Change a node's files live, the way production does; raises CommandFailed or NotReady."""
+        before = self.configs[node]
+        self.configs[node] = configs
+        self.device(node).reload(self.boxes[node], before, configs)
+
+    def reshape(self, node: str, interface: str, egress: Impairment, mtu_octets: int) -> None:
+        """Change one end of a link in place."""
+        port = Port(self.boxes[node].namespace, interface)
+        if self.mtu[node, interface] != mtu_octets:
+            set_mtu(port, mtu_octets)
+            self.mtu[node, interface] = mtu_octets
+        if self.egress[node, interface] != egress:
+            impair(port, egress)
+            self.egress[node, interface] = egress
+
+    def readings(self) -> dict[str, Sequence[Reading]]:
+        """Counters and state of every node."""
+        return {name: self.device(name).readings(box) for name, box in self.boxes.items()}
+
+    def forget(self) -> None:
+        """Drop learnt state in every node, so that windows start alike."""
+        for name, box in self.boxes.items():
+            device = self.device(name)
+            if isinstance(device, Forgets):
+                device.forget(box)
+
+    def _lack(self) -> str | None:
+        # every device is asked each time: a router is configured by the first question
+        states = [self.device(name).ready(box, self.configs[name]) for name, box in self.boxes.items()]
+        return next((state.waiting_for for state in states if not state.ready), None)
+
+    def _routes(self) -> tuple[tuple[str, str], ...]:
+        routers = [box for box in self.boxes.values() if box.processes]
+        return tuple(route for box in routers for route in sorted(box.kernel.routes().items()))
+
+
+@contextmanager
+def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path) -> Iterator[Shadow]:
+    """Build the shadow of a topology in the current sandbox; it is gone when the block ends.
+
+    Raises InvalidInput when a daemon's own checker refuses the lab's file, Unsupported when this
+    kernel lacks what the lab asks for, CommandFailed when a daemon does not start.
+    """
+    log_directory.mkdir(parents=True, exist_ok=True)
+    net = ShadowNet()
+    try:
+        boxes = {n.name: _box(net, n, devices[n.kind], log_directory) for n in topology.nodes}
+        configs: dict[str, Configs] = {
+            n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in topology.nodes
+        }
+        shadow = Shadow(topology, devices, net, boxes, configs, {}, {})
+        _cable(shadow)
+        for node in topology.nodes:
+            set_addresses(boxes[node.name].namespace, node.interfaces)
+            answer_for(boxes[node.name].namespace, node.prefixes)
+        for node in topology.nodes:
+            _refuse_bad_files(shadow, node)
+            shadow.device(node.name).start(boxes[node.name], configs[node.name])
+        for node in topology.nodes:
+            add_routes(boxes[node.name].namespace, node.routes)
+        yield shadow
+    finally:
+        net.close()
+
+
+def _box(net: ShadowNet, node: Node, device: Device, log_directory: Path) -> NodeBox:
+    return NodeBox(node, net.add(node.name, device.directories).namespace, log_directory)
+
+
+def _cable(shadow: Shadow) -> None:
+    for link in shadow.topology.links:
+        shadow.net.connect((link.a.node, link.a.interface), (link.b.node, link.b.interface), link.mtu)
+        for end in (link.a, link.b):
+            impair(Port(shadow.boxes[end.node].namespace, end.interface), end.egress)
+            shadow.egress[end.node, end.interface] = end.egress
+            shadow.mtu[end.node, end.interface] = link.mtu
+
+
+def _refuse_bad_files(shadow: Shadow, node: Node) -> None:
+    for complaint in shadow.check(node.name, shadow.configs[node.name]):
+        path = node.configs[complaint.file]
+        raise InvalidInput(path, complaint.line or 1, 1, complaint.message, f"a file that {node.kind} {node.name} accepts")
+
+
+def interface_names(topology: Topology) -> dict[str, dict[str, str]]:
+    """Production's interface names and what the kernel calls them, by node, for the run record."""
+    return {n.name: {i.name: kernel_name(i.name) for i in n.interfaces} for n in topology.nodes}
