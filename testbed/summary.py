@@ -1,0 +1,161 @@
+"""The verdict on a terminal, in about twenty lines that a tired person understands at once; plain in a pipe.
+
+May not know how a run is made or judged: it reads the verdict document only. Text of others is never markup here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.kpi import KPIS
+from analysis.words import percent, plural, quantity
+from testbed.verdict_file import ClassEntry, FindingEntry, VerdictFile, number
+from testbed.visible import one_line
+
+CAUSES, FINDINGS, CLASSES = 3, 5, 8
+_TONE = {"PASS": "green", "INCONCLUSIVE": "yellow", "FAIL": "red", "WARN": "yellow", "INFO": "dim"}
+_SIGN = {"PASS": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
+_SHOWN_KPIS = ("response_ns",)
+_PIPE_WIDTH = 400
+
+
+def print_summary(verdict: VerdictFile, report: Path | None, console: Console | None = None) -> None:
+    """Print the summary; without a console, to standard output: coloured on a terminal unless NO_COLOR is set."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(console.width, _PIPE_WIDTH), color_system=None, highlight=False)
+    console.print(summary(verdict, report))
+
+
+def summary(verdict: VerdictFile, report: Path | None) -> RenderableType:
+    """The summary as something that rich can print."""
+    parts: list[RenderableType] = [_headline(verdict), Text(one_line(verdict.reason), style="bold"), Text("")]
+    parts += _causes(verdict)
+    parts += _findings(verdict)
+    parts += _classes(verdict)
+    parts += list(_facts(verdict, report))
+    return Group(*parts)
+
+
+def _headline(verdict: VerdictFile) -> Text:
+    tone = _TONE[verdict.verdict]
+    line = Text()
+    line.append(f"{_SIGN[verdict.verdict]} {verdict.verdict}", style=f"bold {tone}")
+    line.append(f"   {one_line(verdict.change.name)} on {one_line(verdict.lab)}", style="dim")
+    if verdict.expected is not None:
+        same = verdict.expected == verdict.verdict
+        line.append(f"   expected {verdict.expected}: {'as expected' if same else 'NOT as expected'}")
+    return line
+
+
+def _causes(verdict: VerdictFile) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for finding in verdict.blamed[:CAUSES]:
+        blame = finding.blame
+        assert blame is not None
+        place = Text("Cause  ", style="bold")
+        place.append(one_line(blame.node), style="bold")
+        place.append(f"  {one_line(blame.object)}")
+        if blame.file is not None:
+            spot = one_line(blame.file) + (f":{blame.line}" if blame.line is not None else "")
+            place.append("  ")
+            place.append(spot, style="cyan")
+        lines.append(place)
+        if blame.text:
+            lines.append(Text(f"       {one_line(blame.text)}", style=_TONE["FAIL"]))
+        if blame.evidence:
+            lines.append(Text(f"       {one_line(blame.evidence[0])}", style="dim"))
+    if len(verdict.blamed) > CAUSES:
+        lines.append(Text(f"       and {plural(len(verdict.blamed) - CAUSES, 'more cause')}", style="dim"))
+    return [*lines, Text("")] if lines else []
+
+
+def _findings(verdict: VerdictFile) -> list[RenderableType]:
+    told = [finding for finding in verdict.findings if finding.verdict != "INFO"]
+    if not told or (len(told) == 1 and told[0].effect == verdict.reason):
+        return []
+    lines: list[RenderableType] = [_finding(finding) for finding in told[:FINDINGS]]
+    if len(told) > FINDINGS:
+        lines.append(Text(f"       and {plural(len(told) - FINDINGS, 'more finding')}", style="dim"))
+    return [*lines, Text("")]
+
+
+def _finding(finding: FindingEntry) -> Text:
+    line = Text(f"{finding.verdict:<6} ", style=_TONE[finding.verdict])
+    line.append(one_line(finding.effect), style="default")
+    return line
+
+
+def _classes(verdict: VerdictFile) -> list[RenderableType]:
+    affected = [one for one in verdict.classes if one.verdict != "PASS"]
+    if not affected:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("Class", "Priority", "As captured"):
+        table.add_column(name, no_wrap=True)
+    shown = [name for name in _SHOWN_KPIS if any(name in one.kpis for one in affected)]
+    for name in shown:
+        table.add_column(KPIS[name].label.capitalize(), no_wrap=True)
+    for one in affected[:CLASSES]:
+        sign = Text(f"{_SIGN[one.verdict]} ", style=_TONE[one.verdict]) + Text(
+            one_line(one.flow_class), style="default"
+        )
+        table.add_row(sign, one.priority, _flows(one), *(_move(one, name) for name in shown))
+    parts: list[RenderableType] = [table]
+    if len(affected) > CLASSES:
+        parts.append(Text(f"and {plural(len(affected) - CLASSES, 'more class')}", style="dim"))
+    unhurt = len(verdict.classes) - len(affected)
+    if unhurt:
+        parts.append(Text(f"{plural(unhurt, 'other class')} unchanged", style="dim"))
+    return [*parts, Text("")]
+
+
+def _flows(one: ClassEntry) -> Text:
+    entry = one.kpis.get("as_expected_ratio")
+    if entry is None:
+        return Text(plural(one.flows, "flow"))
+    before, after = (number(value) for value in (entry.before, entry.after))
+    if math.isnan(before) or math.isnan(after):
+        return Text(plural(one.flows, "flow"))
+    was, now = round(before * one.flows), round(after * one.flows)
+    return Text(f"{was} → {now} of {one.flows}", style=_TONE["FAIL"] if now < was else "")
+
+
+def _move(one: ClassEntry, name: str) -> Text:
+    entry = one.kpis.get(name)
+    if entry is None:
+        return Text("-", style="dim")
+    before, after = number(entry.before), number(entry.after)
+    share = percent(before, after, number(entry.deviation_percent))
+    text = f"{quantity(before, entry.unit)} → {quantity(after, entry.unit)}"
+    return Text(f"{text} ({share})" if share else text)
+
+
+def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
+    rollback, instrument = verdict.rollback, verdict.instrument
+    if not rollback.done:
+        yield _fact("Rollback", "NOT DONE", rollback.detail, bad=True)
+    elif not rollback.restored:
+        yield _fact("Rollback", "done, but NOT confirmed to be as before", rollback.detail, bad=True)
+    else:
+        yield _fact("Rollback", "done, network as before", "", bad=False)
+    if not instrument.valid:
+        yield _fact("Instrument", "not valid", instrument.reason, bad=True)
+    if verdict.timings.total_s is not None:
+        yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
+    if report is not None:
+        yield _fact("Report", str(report), "", bad=False)
+
+
+def _fact(name: str, state: str, detail: str, *, bad: bool) -> Text:
+    line = Text(f"{name:<11}", style="dim")
+    line.append(one_line(state), style="bold red" if bad else "default")
+    if detail:
+        line.append(f": {one_line(detail)}", style="default")
+    return line

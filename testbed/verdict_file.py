@@ -1,0 +1,204 @@
+"""`verdict.json`, version 1: the one document that everything shown to people or machines is made from.
+
+May not know how a verdict is reached or displayed. The schema is published beside this file as `verdict.schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+NAME = "verdict.json"
+SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
+
+
+def _carried(value: object) -> object:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+Number = Annotated[float | Literal["Infinity", "-Infinity"] | None, BeforeValidator(_carried)]
+"""A number as JSON can carry it: null was not measured, "Infinity" is a delay of what never came."""
+Priority = Literal["critical", "high", "normal", "low"]
+VerdictWord = Literal["PASS", "INCONCLUSIVE", "FAIL"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ChangedLine(_Part):
+    """One line that the change adds or removes; numbered in the new file for "+", in the old one for "-"."""
+
+    node: str
+    file: str
+    line: int
+    sign: Literal["+", "-"]
+    text: str
+
+
+class ChangeEntry(_Part):
+    """The change that was tried."""
+
+    name: str
+    source: str
+    lines: tuple[ChangedLine, ...] = ()
+
+
+class BlameEntry(_Part):
+    """The object that did it, the line it was written on, and evidence."""
+
+    node: str
+    object: str
+    file: str | None = None
+    line: int | None = None
+    text: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+class FindingEntry(_Part):
+    """One judged effect."""
+
+    finding_id: str
+    scope: Literal["flow", "class", "network"]
+    subject: str
+    kpi: str
+    before: Number = None
+    after: Number = None
+    unit: str
+    deviation_percent: Number = None
+    effect: str
+    interval_low: Number = None
+    interval_high: Number = None
+    q_value: Number = None
+    priority: Priority = "normal"
+    verdict: Literal["FAIL", "WARN", "INFO"]
+    flows: tuple[str, ...] = ()
+    blame: BlameEntry | None = None
+
+
+class RollbackEntry(_Part):
+    """Whether the change was taken back, and whether the network then was as before."""
+
+    done: bool
+    restored: bool
+    detail: str = ""
+
+
+class InstrumentEntry(_Part):
+    """The instrument's own error."""
+
+    valid: bool
+    reason: str = ""
+    lateness_p50_us: Number = None
+    lateness_p99_us: Number = None
+    capture_drops: int = 0
+    offered: int = 0
+    sent: int = 0
+    realtime: bool = False
+    noise_percent: Mapping[str, Number] = Field(default_factory=dict)
+
+
+class WindowEntry(_Part):
+    """One window: its counts, and the network median of every KPI."""
+
+    window: int
+    role: Literal["warmup", "baseline", "transition", "treatment", "restored"]
+    started: str | None = None
+    seconds: Number = None
+    flows: int
+    completed: int
+    as_expected: int
+    kpis: Mapping[str, Number] = Field(default_factory=dict)
+
+
+class KpiEntry(_Part):
+    """A class's median of one KPI before and after."""
+
+    before: Number = None
+    after: Number = None
+    deviation_percent: Number = None
+    unit: str
+
+
+class ClassEntry(_Part):
+    """What became of one class of flows."""
+
+    flow_class: str
+    priority: Priority = "normal"
+    flows: int
+    kpis: Mapping[str, KpiEntry] = Field(default_factory=dict)
+    verdict: VerdictWord
+
+
+class TimingsEntry(_Part):
+    """How the wall time was spent, in seconds; null for a step that was not reached."""
+
+    validate_s: float | None = None
+    build_s: float | None = None
+    converge_s: float | None = None
+    replay_s: float | None = None
+    judge_s: float | None = None
+    report_s: float | None = None
+    teardown_s: float | None = None
+    total_s: float | None = None
+
+
+class VerdictFile(_Part):
+    """The whole document; pydantic.ValidationError when something else is given."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    verdict: VerdictWord
+    reason: str
+    expected: VerdictWord | None = None
+    lab: str
+    run_id: str
+    created: str
+    change: ChangeEntry
+    findings: tuple[FindingEntry, ...] = ()
+    forecasts: tuple[Mapping[str, object], ...] = ()
+    rollback: RollbackEntry
+    instrument: InstrumentEntry
+    windows: tuple[WindowEntry, ...] = ()
+    classes: tuple[ClassEntry, ...] = ()
+    timings: TimingsEntry = TimingsEntry()
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def document(self) -> dict[str, object]:
+        """The document as plain JSON values, for `RunDirectory.write_json("verdict.json", …)`."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def blamed(self) -> Sequence[FindingEntry]:
+        """The findings that name a culprit, one a culprit, in the order of the findings."""
+        seen: dict[tuple[object, ...], FindingEntry] = {}
+        for finding in self.findings:
+            if finding.blame is not None:
+                culprit = finding.blame
+                seen.setdefault((culprit.node, culprit.object, culprit.file, culprit.line), finding)
+        return tuple(seen.values())
+
+
+def read_verdict(run: Path) -> VerdictFile:
+    """The verdict of a run directory; FileNotFoundError when there is none yet."""
+    return VerdictFile.model_validate_json((run / NAME).read_bytes())
+
+
+def number(value: float | str | None) -> float:
+    """A Number of the document as a float again: null is NaN, "Infinity" is infinite."""
+    return math.nan if value is None else float(value)
+
+
+def schema_text() -> str:
+    """The published JSON Schema (draft 2020-12) of this document."""
+    schema = VerdictFile.model_json_schema(by_alias=True, mode="serialization")
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
