@@ -1,0 +1,113 @@
+"""`testbed whatif`: one change, real flows, a verdict with a blamed line."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from analysis.verdict import Verdict
+from testbed.devices.registry import known_devices
+from testbed.experiment import Clock, Outcome, run
+from testbed.plan import Plan
+from testbed.prepare import Case, prepared
+from testbed.record_of_run import change_diff, run_record
+from testbed.report import write_report
+from testbed.sandbox import Sandbox
+from testbed.store import Catalogue, RunDirectory
+from testbed.summary import print_summary
+from testbed.verdict_file import read_verdict
+
+EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
+NOT_RESTORED = 4
+
+
+@click.command(
+    epilog="\b\nExample:\n  testbed whatif topologies/shop --change topologies/shop/changes/block-https\n\n"
+    "Exit codes: 0 pass, 1 fail, 2 invalid input, 3 inconclusive, 4 not possible here or not restored."
+)
+@click.argument("lab", type=click.Path(path_type=Path))
+@click.option("--change", required=True, type=click.Path(path_type=Path), help="A change folder, or a .patch file.")
+@click.option("--capture", multiple=True, type=click.Path(path_type=Path), help="Use these captures, not the lab's own.")
+@click.option("--policy", type=click.Path(path_type=Path), help="Use this policy.yaml, not the lab's own.")
+@click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
+@click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
+@click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
+@click.option("--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print verdict.json and nothing else.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def whatif(
+    lab: Path,
+    change: Path,
+    capture: tuple[Path, ...],
+    policy: Path | None,
+    speed: float | None,
+    baseline: int | None,
+    treatment: int | None,
+    runs: Path,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Try CHANGE on a shadow of LAB with its captured flows, before production does.
+
+    The shadow is built, the flows are replayed before, during and after the change, every flow's KPIs
+    are compared, the line to blame is named, and the change is rolled back.
+    """
+    clock, started = Clock(), time.monotonic()
+    devices = known_devices()
+    with clock.stretch("validate_s"):
+        case = prepared(lab, change, devices, capture, policy, speed)
+    plan = Plan(baseline or case.policy.baseline_windows, treatment or case.policy.treatment_windows)
+    directory, created = _directory(runs, case)
+    progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
+    directory.write_json("run.json", run_record(case, plan, created))
+    directory.write_table("flows", case.flows)
+    directory.write_text("change.diff", change_diff(case.change))
+    with Catalogue(runs) as catalogue:
+        catalogue.begin(directory, case.lab.name, case.change.name, created)
+    with progress.status("validate") as status:
+
+        def tell(step: str, what: str) -> None:
+            status.update(f"{step:9} {what}")
+
+        def job() -> tuple[Outcome, dict[str, float]]:
+            # the sandbox is a fork: its clock has to come back with its answer
+            return run(case, devices, plan, directory, clock, tell), clock.seconds
+
+        outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
+    with clock.stretch("report_s"):
+        write_report(directory.path)
+    clock.seconds["total_s"] = time.monotonic() - started
+    _finish(directory, clock, runs, outcome)
+    if as_json:
+        click.echo((directory.path / "verdict.json").read_text(), nl=False)
+    else:
+        print_summary(read_verdict(directory.path), directory.path / "report.html", Console(highlight=False))
+    if not outcome.restored:
+        return NOT_RESTORED
+    return EXIT_CODES[outcome.verdict]
+
+
+def _directory(runs: Path, case: Case) -> tuple[RunDirectory, str]:
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%dT%H%M%S}-{case.lab.name}-{case.change.name}-{secrets.token_hex(2)}"
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in run_id)
+    return RunDirectory.created(runs.absolute(), safe), now.isoformat(timespec="milliseconds")
+
+
+def _finish(directory: RunDirectory, clock: Clock, runs: Path, outcome: Outcome) -> None:
+    """Put the whole split of the wall time into run.json and verdict.json, and close the catalogue's entry."""
+    timings = {name: round(value, 3) for name, value in clock.seconds.items()}
+    record = directory.read_json("run.json")
+    directory.write_json("run.json", {**record, "timings": timings})
+    verdict = read_verdict(directory.path)
+    directory.write_json("verdict.json", {**verdict.document(), "timings": {**verdict.timings.model_dump(), **timings}})
+    with Catalogue(runs) as catalogue:
+        catalogue.conclude(directory.run_id, outcome.verdict.name)
+
+

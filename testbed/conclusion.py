@@ -1,0 +1,154 @@
+"""From what was measured to verdict.json: judge, blame, and put it all into one document.
+
+It knows no shadow: tables and records in, a document out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+
+from analysis.judge import Judgement, judge
+from analysis.kpi import Tolerance
+from analysis.verdict import Blame, Finding, Scope, Severity, Verdict, finding_id
+from analysis.window import Role, summary
+from testbed.attribution import blamed
+from testbed.change.apply import Refusal
+from testbed.change.model import Change
+from testbed.prepare import Case
+from testbed.verdict_file import VerdictFile
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Whether the change was taken back and the network was then as before."""
+
+    done: bool
+    restored: bool
+    detail: str
+
+    def to_json(self) -> dict[str, object]:
+        """As in verdict.json."""
+        return {"done": self.done, "restored": self.restored, "detail": self.detail}
+
+
+def tolerances(case: Case) -> dict[str, Tolerance]:
+    """The policy's tolerances as the judge takes them."""
+    return {name: Tolerance(t.relative, t.absolute) for name, t in case.policy.tolerances.items()}
+
+
+def judged(case: Case, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]) -> Judgement:
+    """The judgement with culprits named."""
+    found = judge(kpis, case.flows, tolerances(case), records)
+    baseline = kpis[kpis["role"] == Role.BASELINE.value].drop_duplicates("flow_id", keep="last")
+    paths = {flow: tuple(path.split(">")) for flow, path in zip(baseline["flow_id"], baseline["path"], strict=True)}
+    findings = blamed(found.findings, case.change, case.lab, counters, case.flows, paths)
+    return Judgement(found.verdict, found.reason, tuple(findings), found.classes, found.noise_percent)
+
+
+def refused(case: Case, refusals: Sequence[Refusal]) -> Judgement:
+    """A change that the daemons' own checkers do not take fails before any traffic."""
+    findings = []
+    for refusal in refusals:
+        complaint = refusal.complaint
+        file = f"configs/{refusal.node}/{complaint.file}"
+        text = _line_of(case.change, refusal.node, complaint.file, complaint.line)
+        said = f"{refusal.node} refuses {file}: {complaint.message}"
+        blame = Blame(refusal.node, complaint.file, file, complaint.line, text, (complaint.message,))
+        findings.append(_network_finding("syntax", said, blame))
+    return Judgement(Verdict.FAIL, findings[0].effect, tuple(findings), (), {})
+
+
+def not_applied(case: Case, problem: str) -> Judgement:
+    """A change that passed the checkers but could not be put in force."""
+    line = case.change.lines[0] if len(case.change.lines) == 1 else None
+    blame = line and Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (problem,))
+    finding = _network_finding("apply", f"the change could not be put in force: {problem}", blame)
+    return Judgement(Verdict.FAIL, finding.effect, (finding,), (), {})
+
+
+def document(
+    case: Case,
+    run_id: str,
+    created: str,
+    judgement: Judgement,
+    rollback: Rollback,
+    kpis: pd.DataFrame,
+    records: Sequence[Mapping[str, object]],
+    timings: Mapping[str, float],
+) -> VerdictFile:
+    """verdict.json as a validated document."""
+    change = case.change
+    expected = change.expected.verdict if change.expected else None
+    return VerdictFile.model_validate(
+        {
+            "schema": 1,
+            "verdict": judgement.verdict.name,
+            "reason": judgement.reason,
+            "expected": expected,
+            "lab": case.lab.name,
+            "run_id": run_id,
+            "created": created,
+            "change": {
+                "name": change.name,
+                "source": str(change.source),
+                "lines": [
+                    {"node": x.node, "file": x.file, "line": x.line, "sign": x.sign, "text": x.text}
+                    for x in change.lines
+                ],
+            },
+            "findings": [finding.to_json() for finding in judgement.findings],
+            "rollback": rollback.to_json(),
+            "instrument": _instrument(judgement, records),
+            "windows": summary(kpis, records) if len(kpis) else [],
+            "classes": [each.to_json() for each in judgement.classes],
+            "timings": {name: round(value, 3) for name, value in timings.items()},
+        }
+    )
+
+
+def _instrument(judgement: Judgement, records: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    counted = [r for r in records if r["role"] in (Role.BASELINE.value, Role.TREATMENT.value)]
+    bad = [r for r in counted if not r["valid"]]
+
+    def middle(name: str) -> float:
+        return float(median(float(str(r[name])) for r in counted)) if counted else NAN
+
+    return {
+        "valid": bool(counted) and not bad,
+        "reason": str(bad[0]["reason"]) if bad else ("" if counted else "nothing was replayed"),
+        "lateness_p50_us": middle("lateness_p50_us"),
+        "lateness_p99_us": middle("lateness_p99_us"),
+        "capture_drops": sum(int(str(r["capture_drops"])) for r in counted),
+        "offered": sum(int(str(r["offered"])) for r in counted),
+        "sent": sum(int(str(r["sent"])) for r in counted),
+        "realtime": bool(counted) and all(bool(r["realtime"]) for r in counted),
+        "noise_percent": dict(judgement.noise_percent),
+    }
+
+
+def _network_finding(kpi: str, effect: str, blame: Blame | None) -> Finding:
+    return Finding(
+        finding_id=finding_id("network", kpi, effect),
+        scope=Scope.NETWORK,
+        subject="network",
+        kpi=kpi,
+        before=NAN,
+        after=NAN,
+        unit="",
+        deviation_percent=NAN,
+        effect=effect,
+        priority="critical",
+        verdict=Severity.FAIL,
+        blame=blame,
+    )
+
+
+def _line_of(change: Change, node: str, file: str, line: int | None) -> str:
+    content = change.after.get((node, file), b"").decode(errors="replace").splitlines()
+    return content[line - 1] if line and 0 < line <= len(content) else ""

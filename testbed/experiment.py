@@ -1,0 +1,204 @@
+"""The what-if: build, converge, baseline, change under traffic, treatment, verdict, rollback, restored.
+
+The one composition point.  The reading order of `run` is the experiment's order; leaving its
+`ExitStack` is the clean-up.  It runs inside a sandbox and writes the run directory as it goes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from analysis.judge import Judgement, judge_restored
+from analysis.verdict import Verdict
+from analysis.window import Role
+from replay.session import Patience, Player
+from replay.tap import Tap, Taps
+from testbed.change.apply import apply, refusals, revert
+from testbed.conclusion import Rollback, document, judged, not_applied, refused, tolerances
+from testbed.devices.base import Device
+from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
+from testbed.measure import Gauge
+from testbed.placement import END_POINTS, listeners
+from testbed.plan import Plan
+from testbed.prepare import Case
+from testbed.shadow import Shadow, built
+from testbed.store import RunDirectory
+
+READY_SECONDS = 120.0
+SETTLE_SECONDS = 15.0
+CHANGE_AT = 0.25
+"""Where in the transition window the change is made: a quarter of the traffic has not seen it coming."""
+
+Tell = Callable[[str, str], None]
+"""(step, what is going on), for whoever watches."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Wall time by step; `stretch` adds to a step's sum."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stretch(self, step: str) -> Iterator[None]:
+        """Time what happens inside."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to, for the exit code and whoever goes on."""
+
+    verdict: Verdict
+    restored: bool
+    rollback_detail: str
+
+
+def run(
+    case: Case, devices: Mapping[str, Device], plan: Plan, directory: RunDirectory, clock: Clock, tell: Tell
+) -> Outcome:
+    """Run a what-if and write its verdict; raises NotReady, Unsupported, InvalidInput or RevertFailed."""
+    experiment = _Experiment(case, directory, plan, clock, tell)
+    with ExitStack() as world:
+        with clock.stretch("build_s"):
+            experiment.say("build", f"{len(case.lab.topology.nodes)} nodes, {len(case.lab.topology.links)} links")
+            shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs"))
+            player = world.enter_context(_player(case, shadow))
+            taps = world.enter_context(_taps(shadow))
+        with clock.stretch("converge_s"):
+            shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
+        seconds = case.schedule.duration_ns / 1e9
+        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds)
+        rejected = refusals(shadow, case.change)
+        if rejected:
+            return experiment.conclude(gauge, refused(case, rejected), Rollback(False, True, "nothing was changed"))
+        outcome = experiment.judge_change(gauge)
+        experiment.say("teardown", "")
+        started = time.monotonic()
+    clock.seconds["teardown_s"] = time.monotonic() - started
+    return outcome
+
+
+@dataclass(slots=True)
+class _Experiment:
+    case: Case
+    directory: RunDirectory
+    plan: Plan
+    clock: Clock
+    tell: Tell
+
+    def say(self, step: str, what: str) -> None:
+        """Tell whoever watches, and the event log."""
+        self.directory.append_event(_now(), step, {"what": what})
+        self.tell(step, what)
+
+    def judge_change(self, gauge: Gauge) -> Outcome:
+        """Baseline, change, treatment, verdict, rollback, restored."""
+        self._windows(gauge, self.plan.before)
+        problem = self._transition(gauge)
+        if problem is None:
+            self._settle(gauge.shadow)
+            self._windows(gauge, self.plan.after)
+            with self.clock.stretch("judge_s"):
+                self.say("judge", "")
+                judgement = judged(self.case, gauge.table(), self._counters(), gauge.records())
+        else:
+            judgement = not_applied(self.case, problem)
+        # the verdict is on disk before anything is taken back: a failed revert cannot lose it
+        self.conclude(gauge, judgement, Rollback(False, False, "not yet rolled back"))
+        return self._roll_back(gauge, judgement)
+
+    def conclude(self, gauge: Gauge, judgement: Judgement, rollback: Rollback) -> Outcome:
+        """Write verdict.json as things stand."""
+        kpis = gauge.table() if gauge.measured else pd.DataFrame()
+        text = document(
+            self.case,
+            self.directory.run_id,
+            _now(),
+            judgement,
+            rollback,
+            kpis,
+            gauge.records(),
+            self.clock.seconds,
+        )
+        self.directory.write_json("verdict.json", text.document())
+        return Outcome(judgement.verdict, rollback.restored, rollback.detail)
+
+    def _windows(self, gauge: Gauge, roles: tuple[Role, ...]) -> None:
+        for number, role in enumerate(roles, start=1):
+            self.say("replay", f"{role.value} window {number} of {len(roles)}" if len(roles) > 1 else f"{role.value} window")
+            with self.clock.stretch("replay_s"):
+                gauge.window(role)
+
+    def _transition(self, gauge: Gauge) -> str | None:
+        """Replay while the change is made; what went wrong, if it could not be."""
+        problems: list[str] = []
+
+        def change() -> None:
+            time.sleep(gauge.window_seconds * CHANGE_AT)
+            try:
+                apply(gauge.shadow, self.case.change)
+            except (CommandFailed, NotReady, Unsupported) as failure:
+                problems.append(str(failure))
+
+        self.say("change", f"{self.case.change.name}, while traffic runs")
+        with self.clock.stretch("replay_s"):
+            gauge.window(Role.TRANSITION, change)
+        return problems[0] if problems else None
+
+    def _settle(self, shadow: Shadow) -> None:
+        """Let protocols and health checks come to rest; what does not is the change's doing, not an error."""
+        with self.clock.stretch("converge_s"):
+            try:
+                shadow.wait_ready(SETTLE_SECONDS, lambda reason: self.say("settle", f"waiting for {reason}"))
+            except NotReady as unsettled:
+                self.say("settle", f"goes on all the same: {unsettled}")
+
+    def _roll_back(self, gauge: Gauge, judgement: Judgement) -> Outcome:
+        self.say("rollback", self.case.change.name)
+        try:
+            revert(gauge.shadow, self.case.change)
+            with self.clock.stretch("converge_s"):
+                gauge.shadow.wait_ready(READY_SECONDS, lambda reason: self.say("rollback", f"waiting for {reason}"))
+        except (RevertFailed, NotReady) as failure:
+            self.conclude(gauge, judgement, Rollback(False, False, str(failure)))
+            raise failure if isinstance(failure, RevertFailed) else RevertFailed(self.case.change.name, str(failure))
+        self._windows(gauge, self.plan.restoration)
+        with self.clock.stretch("judge_s"):
+            restored, detail = judge_restored(gauge.table(), self.case.flows, tolerances(self.case), gauge.records())
+        return self.conclude(gauge, judgement, Rollback(True, restored, detail))
+
+    def _counters(self) -> pd.DataFrame:
+        return self.directory.read_table("counters")
+
+
+def _player(case: Case, shadow: Shadow) -> Player:
+    patience = Patience(
+        connect_timeout_ns=int(case.policy.connect_timeout_s * 1e9),
+        message_timeout_ns=int(case.policy.response_timeout_s * 1e9),
+    )
+    spaces = {node: fd for node, fd in shadow.namespaces().items() if node in _end_points(shadow)}
+    return Player(case.schedule, spaces, listeners(case.lab, case.flows, case.configs), patience)
+
+
+def _taps(shadow: Shadow) -> Taps:
+    spaces = shadow.namespaces()
+    return Taps([Tap(node, spaces[node]) for node in _end_points(shadow)])
+
+
+def _end_points(shadow: Shadow) -> list[str]:
+    return [n.name for n in shadow.topology.nodes if n.kind in END_POINTS]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,125 @@
+"""One window: play the schedule, tap the end points, read the devices, compute every flow's KPIs.
+
+It knows no change and no verdict: what happens meanwhile is a function handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from analysis.window import Role
+from replay.instrument import Instrument, instrument
+from replay.kpis import kpis
+from replay.observed import SERVER
+from replay.session import Player, PlayResult
+from replay.tap import Taps
+from testbed.counters import counter_rows
+from testbed.devices.base import Configs
+from testbed.paths import Atlas, flow_path
+from testbed.placement import node_of, translations
+from testbed.shadow import Shadow
+from testbed.store import RunDirectory
+
+OVERRUN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one window gave."""
+
+    window: int
+    role: Role
+    kpis: pd.DataFrame
+    instrument: Instrument
+    started_ns: int
+    seconds: float
+
+    def record(self) -> dict[str, object]:
+        """The instrument's record as the judge and verdict.json take it."""
+        return {
+            "window": self.window,
+            "role": self.role.value,
+            "valid": self.instrument.valid,
+            "reason": self.instrument.reason,
+            "started": pd.Timestamp(self.started_ns, unit="ns", tz="UTC").isoformat(),
+            "seconds": round(self.seconds, 3),
+            "lateness_p50_us": round(self.instrument.lateness_p50_us, 1),
+            "lateness_p99_us": round(self.instrument.lateness_p99_us, 1),
+            "offered": self.instrument.offered,
+            "sent": self.instrument.sent,
+            "capture_drops": self.instrument.capture_drops,
+            "realtime": self.instrument.realtime,
+        }
+
+
+@dataclass(slots=True)
+class Gauge:
+    """The measuring side of a run: window after window on one shadow, each written down as it ends."""
+
+    shadow: Shadow
+    player: Player
+    taps: Taps
+    tapped: tuple[str, ...]
+    run: RunDirectory
+    window_seconds: float
+    measured: list[Measured] = field(default_factory=list)
+
+    def window(self, role: Role, during: Callable[[], None] = lambda: None) -> Measured:
+        """Replay the whole schedule once, doing `during` while traffic flows."""
+        number = len(self.measured)
+        self.shadow.forget()
+        before = self.shadow.readings()
+        with TemporaryDirectory(prefix="testbed-window-", dir="/run/testbed") as folder:
+            self.taps.start_window()
+            play = self.player.play(number)
+            during()
+            result = play.wait(timeout_s=OVERRUN_SECONDS + self.window_seconds)
+            captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
+            after = self.shadow.readings()
+            table = kpis(result, captures.paths, self.run.run_id, number, role.value)
+        table["path"] = _paths(result, Atlas.of(self.shadow.topology, after), self.shadow.configs)
+        seconds = (result.ended_ns - result.started_ns) / 1e9
+        told = instrument(result, captures.dropped)
+        measured = Measured(number, role, table, told, result.started_ns, seconds)
+        self.run.write_table("kpis", table, part=number)
+        self.run.write_table("counters", counter_rows(number, role.value, before, after), part=number)
+        self.measured.append(measured)
+        return measured
+
+    def table(self) -> pd.DataFrame:
+        """The KPIs of all windows so far."""
+        return pd.concat([m.kpis for m in self.measured], ignore_index=True)
+
+    def records(self) -> list[dict[str, object]]:
+        """The instrument's records of all windows so far."""
+        return [m.record() for m in self.measured]
+
+
+def _paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs]) -> list[str]:
+    served = _server_nodes(result)
+    known: dict[tuple[str, str, int, int, str], str] = {}
+
+    def translate(node: str, address: str, port: int, protocol: int) -> str | None:
+        rules = configs.get(node, {}).get("iptables.rules" if ":" not in address else "ip6tables.rules", b"")
+        return translations(rules, address, port, protocol)
+
+    ways = []
+    for row in result.attempts.itertuples():
+        key = (row.node, row.target_address, row.target_port, row.protocol, served.get(row.flow_id, ""))
+        if key not in known:
+            known[key] = flow_path(atlas, key[0], (key[1], key[2]), key[3], translate, key[4])
+        ways.append(known[key])
+    return ways
+
+
+def _server_nodes(result: PlayResult) -> dict[str, str]:
+    """The node that answered each flow, by the first connection that served it."""
+    owners = dict(zip(result.accepted["connection"], result.accepted["node"], strict=True))
+    at_server = result.transfers[result.transfers["side"] == SERVER]
+    first = at_server.drop_duplicates("flow_id")
+    return {flow: owners.get(connection, "") for flow, connection in zip(first["flow_id"], first["connection"], strict=True)}

@@ -1,0 +1,36 @@
+"""The order of a run's windows; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.window import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many windows of each role: one to warm up, the baseline, the change itself, and after it."""
+
+    baseline: int = 3
+    treatment: int = 3
+    restored: int = 1
+
+    @property
+    def before(self) -> tuple[Role, ...]:
+        """Windows before the change; the first warms caches and connection tables and is not judged."""
+        return (Role.WARMUP, *(Role.BASELINE,) * self.baseline)
+
+    @property
+    def after(self) -> tuple[Role, ...]:
+        """Windows with the change in force."""
+        return (Role.TREATMENT,) * self.treatment
+
+    @property
+    def restoration(self) -> tuple[Role, ...]:
+        """Windows after the rollback."""
+        return (Role.RESTORED,) * self.restored
+
+    @property
+    def windows(self) -> int:
+        """All windows of a run that goes to its end."""
+        return len(self.before) + 1 + len(self.after) + len(self.restoration)

@@ -1,0 +1,116 @@
+"""Everything that can be known before a shadow exists: lab, change, policy, flows, placement, schedule.
+
+It starts nothing and opens no socket, so bad input is told in a second with nothing to clean up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from replay.errors import InvalidCapture
+from replay.flow_priority import Rule, classified
+from replay.meter import read_traffic
+from replay.schedule import Schedule, schedule
+from testbed.change import Change, read_change
+from testbed.devices.base import Configs, Device
+from testbed.errors import InvalidInput
+from testbed.placement import Placed, node_of, place
+from testbed.policy import ClassRule, Policy, read_policy
+from topologies.load import Lab, load_lab
+from topologies.located import InvalidLab
+
+PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A what-if, ready to be run: the change, the flows it is judged on and the plan of a window."""
+
+    lab: Lab
+    change: Change
+    policy: Policy
+    placed: Placed
+    schedule: Schedule
+    skipped: Mapping[str, int]
+    configs: Mapping[str, Configs]
+
+    @property
+    def flows(self) -> pd.DataFrame:
+        """The flows to replay, with class and priority."""
+        return self.placed.flows
+
+
+def load(folder: Path, devices: Mapping[str, Device]) -> Lab:
+    """A lab folder, every problem of it in one InvalidInput."""
+    try:
+        lab = load_lab(folder, frozenset(devices))
+    except InvalidLab as problem:
+        raise InvalidInput.of(problem) from None
+    for node in lab.topology.nodes:
+        for file, path in node.configs.items():
+            known = devices[node.kind].reads
+            if file not in known:
+                raise InvalidInput(path, 1, 1, f"{file!r}", f"a file that a {node.kind} reads: {', '.join(sorted(known))}")
+    return lab
+
+
+def prepared(
+    folder: Path,
+    change: Path,
+    devices: Mapping[str, Device],
+    captures: tuple[Path, ...] = (),
+    policy: Path | None = None,
+    speed: float | None = None,
+) -> Case:
+    """Read and check everything; raises InvalidInput with file, line, found and expected."""
+    lab = load(folder, devices)
+    edit = read_change(lab, change, lambda node: devices[node.kind].reads)
+    rules = read_policy(policy or lab.policy)
+    files = captures or lab.captures
+    if not files:
+        raise InvalidInput(lab.folder / "traffic", 1, 1, "no capture", "at least one traffic/*.pcap, or --capture FILE")
+    try:
+        traffic = read_traffic(files)
+    except InvalidCapture as problem:
+        raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
+    if traffic.flows.empty:
+        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
+    flows = classified(traffic.flows, [_rule(rule) for rule in rules.classes])
+    placed = place(flows, lab.topology, files)
+    plan = schedule(
+        placed.flows,
+        traffic.messages,
+        traffic.payloads,
+        lambda address: node_of(lab.topology, address),
+        speed or rules.speed,
+    )
+    if not plan.scripts:
+        raise InvalidInput(files[0], 1, 1, "no flow that can be replayed", "flows whose client is a host or edge of the lab")
+    unplayable = dict(plan.unplayable)
+    playable = placed.flows[~placed.flows["flow_id"].isin(list(unplayable))].reset_index(drop=True)
+    return Case(
+        lab,
+        edit,
+        rules,
+        Placed(playable, {**placed.left_out, **unplayable}),
+        plan,
+        dict(traffic.skipped),
+        {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes},
+    )
+
+
+def _rule(rule: ClassRule) -> Rule:
+    return Rule(
+        rule.name,
+        rule.priority,
+        None if rule.protocol is None else PROTOCOL_NAMES.get(rule.protocol),
+        rule.port,
+        rule.label,
+        None if rule.source is None else (rule.source,),
+        None if rule.destination is None else (rule.destination,),
+        rule.application,
+    )

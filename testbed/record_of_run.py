@@ -1,0 +1,97 @@
+"""run.json: what went into a run, so that it can be repeated and trusted.
+
+Inputs by hash, versions of everything that acts, facts of the kernel, and the plan.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from testbed import __version__
+from testbed.change.model import Change
+from testbed.plan import Plan
+from testbed.prepare import Case
+from testbed.shadow import interface_names
+
+PROGRAMS = {
+    "frr": ("vtysh", "--version"),
+    "haproxy": ("haproxy", "-v"),
+    "iptables": ("iptables", "--version"),
+}
+LIBRARIES = ("mininet", "pyroute2", "pandas", "numpy", "scipy")
+
+
+def run_record(case: Case, plan: Plan, created: str) -> dict[str, object]:
+    """The document; timings are added when the run is over."""
+    return {
+        "schema": 1,
+        "created": created,
+        "lab": str(case.lab.folder),
+        "change": str(case.change.source),
+        "inputs": _inputs(case),
+        "versions": _versions(),
+        "kernel": {"release": platform.release(), "machine": platform.machine(), "processors": os.cpu_count()},
+        "plan": {
+            "baseline": plan.baseline,
+            "treatment": plan.treatment,
+            "restored": plan.restored,
+            "speed": case.schedule.speed,
+            "window_seconds": round(case.schedule.duration_ns / 1e9, 3),
+        },
+        "flows": {"replayed": len(case.flows), "left_out": _counted(case.placed.left_out)},
+        "skipped_packets": dict(case.skipped),
+        "interfaces": interface_names(case.lab.topology),
+    }
+
+
+def _inputs(case: Case) -> dict[str, str]:
+    """Every file of the lab and of the change, by blake2b."""
+    roots = (case.lab.folder, case.change.source)
+    files = {
+        path
+        for root in roots
+        for path in ([root] if root.is_file() else root.rglob("*"))
+        if path.is_file() and "changes" not in path.relative_to(root).parts
+    }
+    return {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in sorted(files)}
+
+
+def _versions() -> dict[str, str]:
+    found = {"testbed": __version__, "python": sys.version.split()[0]}
+    found.update({name: version(name) for name in LIBRARIES})
+    for name, argv in PROGRAMS.items():
+        try:
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
+        except OSError:
+            said = ""
+        number = re.search(r"\d+\.\d+(\.\d+)?", said)
+        found[name] = number[0] if number else "absent"
+    return found
+
+
+def _counted(reasons: Mapping[str, str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons.values():
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts
+
+
+def change_diff(change: Change) -> str:
+    """The change's files as one unified diff, paths as the lab has them."""
+    pieces = []
+    for node, file in sorted({*change.before, *change.after}):
+        old, new = (
+            side.get((node, file), b"").decode(errors="replace").splitlines(keepends=True)
+            for side in (change.before, change.after)
+        )
+        path = f"configs/{node}/{file}"
+        pieces += difflib.unified_diff(old, new, f"a/{path}", f"b/{path}")
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in pieces)
