@@ -42,9 +42,10 @@ class Judged:
 
     @property
     def undecided(self) -> bool:
-        """Beyond tolerance without the windows agreeing; or, where it matters most, too noisy to be told at all."""
+        """Beyond tolerance without the windows agreeing; or, where it matters most, worse and too noisy to be told."""
         unclear = self.contrast.undecided or (self.tail is not None and self.tail.undecided)
-        blind = self.contrast.noisy and self.priority == "critical" and self.kpi.essential
+        drifted = self.kpi.worsening(self.contrast.after, self.contrast.before) > 0
+        blind = drifted and self.contrast.noisy and self.priority == "critical" and self.kpi.essential
         return not self.worse and (unclear or blind)
 
 

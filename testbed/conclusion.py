@@ -6,7 +6,7 @@ It knows no shadow: tables and records in, a document out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import pandas as pd
@@ -43,12 +43,15 @@ def tolerances(case: Case) -> dict[str, Tolerance]:
 
 
 def judged(case: Case, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]) -> Judgement:
-    """The judgement with culprits named."""
+    """The judgement, with a culprit named for what it rests on: a mere suspicion in a PASS has none."""
     found = judge(kpis, case.flows, tolerances(case), records)
     baseline = kpis[kpis["role"] == Role.BASELINE.value].drop_duplicates("flow_id", keep="last")
     paths = {flow: tuple(path.split(">")) for flow, path in zip(baseline["flow_id"], baseline["path"], strict=True)}
-    findings = blamed(found.findings, case.change, case.lab, counters, case.flows, paths)
-    return Judgement(found.verdict, found.reason, tuple(findings), found.classes, found.noise_percent)
+    decisive = {Verdict.PASS: None, Verdict.INCONCLUSIVE: Severity.WARN, Verdict.FAIL: Severity.FAIL}[found.verdict]
+    asked = [finding for finding in found.findings if finding.verdict is decisive]
+    answered = {f.finding_id: f for f in blamed(asked, case.change, case.lab, counters, case.flows, paths)}
+    findings = tuple(answered.get(finding.finding_id, finding) for finding in found.findings)
+    return replace(found, findings=findings)
 
 
 def refused(case: Case, refusals: Sequence[Refusal]) -> Judgement:

@@ -151,7 +151,7 @@ class Shadow:
 
     def readings(self) -> dict[str, Sequence[Reading]]:
         """Counters and state of every node."""
-        return {name: self.device(name).readings(box) for name, box in self.boxes.items()}
+        return {name: self.device(name).readings(box, self.configs[name]) for name, box in self.boxes.items()}
 
     def forget(self) -> None:
         """Drop learnt state in every node, so that windows start alike."""

@@ -116,8 +116,8 @@ class Device(Protocol):
         """Change the running node the way production does it, while traffic flows."""
         ...
 
-    def readings(self, box: Box) -> Sequence[Reading]:
-        """Counters and state, for blame."""
+    def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
+        """Counters and state of a node that runs on these files, for blame."""
         ...
 
 

@@ -63,9 +63,9 @@ class LinuxNode:
         gone = {name: self.defaults[name] for name in old.keys() - new.keys() if name in self.defaults}
         box.set_sysctls({**gone, **changed})
 
-    def readings(self, box: Box) -> Sequence[Reading]:
+    def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """Rules, interfaces, queues, routes and the kernel's own ICMP and conntrack counters."""
-        files = [f for f in FAMILIES if f in box.node.configs]
+        files = [f for f in FAMILIES if f in configs]
         return [*rule_readings(box, files), *kernel_readings(box.kernel)]
 
     def forget(self, box: Box) -> None:

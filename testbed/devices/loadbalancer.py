@@ -100,9 +100,9 @@ class LoadBalancer(LinuxNode):
                 raise NotReady(f"{box.node.name}: a new haproxy worker after the reload", f"worker {new or old}")
             time.sleep(0.02)
 
-    def readings(self, box: Box) -> Sequence[Reading]:
+    def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """Sessions, queues, errors and state of every frontend, backend and server."""
-        readings = list(super().readings(box))
+        readings = list(super().readings(box, configs))
         for row in proxy_rows(box):
             name = f"{row['pxname']}/{row['svname']}"
             readings.append(Reading("proxy", name, "status", 1.0, cumulative=False, state=row["status"].split()[0]))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.verdict import Severity
 from testbed.attribution import blamed
-from tests.testbed.shop_scene import TO_DNS, TO_WEB, counters, edited, finding, flow, rule_hits, shop, table
+from testbed.attribution.match import canonical
+from testbed.devices.packet_filter import parse_rules
+from tests.testbed.shop_scene import SHOP, TO_DNS, TO_WEB, counters, edited, finding, flow, rule_hits, shop, table
 
 FILTER = "fw1/iptables.rules"
 SIX = "fw1/ip6tables.rules"
@@ -187,6 +191,20 @@ commands:
     assert told.blame is not None
     assert told.blame.text == "iptables -I FORWARD 1 -p tcp --dport 443 -j DROP"
     assert "90 packets a window" in told.blame.evidence[0]
+
+
+@pytest.mark.parametrize(("file", "program"), [("iptables.rules", "iptables"), ("ip6tables.rules", "ip6tables")])
+def test_the_kernels_own_text_of_every_rule_of_the_shop_is_recognised(file, program):
+    text = (SHOP / "configs" / "fw1" / file).read_bytes()
+    argv = ["unshare", "-rn", "sh", "-c", f"{program}-restore && {program}-save"]
+    saved = {
+        rule.key: rule
+        for rule in parse_rules(subprocess.run(argv, input=text, capture_output=True, check=True).stdout.decode())
+    }
+    written = parse_rules(text.decode())
+    assert len(written) > 8
+    for rule in written:
+        assert canonical(saved[rule.key].text) == canonical(rule.text)
 
 
 def test_a_thousand_flows_are_blamed_in_seconds(tmp_path: Path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from testbed.attribution import blamed
 from testbed.attribution.haproxy import sections, serving
+from testbed.change.sources import read_change
 from tests.testbed.shop_scene import TO_DB, TO_WEB, counters, edited, finding, flow, rule_hits, shop, table
 
 NAN = float("nan")
@@ -204,6 +205,20 @@ def test_a_path_mtu_black_hole_is_blamed_on_the_rule_that_silences_it(tmp_path: 
     evidence = "\n".join(blame.evidence)
     assert "FragFails 0 → 44" in evidence
     assert "MTU 1500 → 1400" in evidence
+
+
+def test_a_silencing_rule_without_a_counter_is_blamed_on_the_errors_it_hides(tmp_path: Path):
+    blame = blame_of(too_big(tmp_path, silent=True), mtu_rows())
+    assert "--icmp-type 3/4 -j DROP" in blame.text
+    assert "its counter was not read" in blame.evidence[0]
+
+
+def test_the_packaged_path_mtu_change_is_blamed_on_the_router_that_could_not_forward():
+    lab = shop()
+    change = read_change(lab, lab.changes["mtu-blackhole"])
+    (told,) = blamed([finding("w", "x")], change, lab, mtu_rows(), WEB, WAYS)
+    assert told.blame is not None
+    assert (told.blame.node, told.blame.file) == ("r2", "configs/r2/iptables.rules")
 
 
 def test_a_smaller_mtu_is_blamed_by_itself_where_nothing_silences_it(tmp_path: Path):
