@@ -42,7 +42,9 @@ def tolerances(case: Case) -> dict[str, Tolerance]:
     return {name: Tolerance(t.relative, t.absolute) for name, t in case.policy.tolerances.items()}
 
 
-def judged(case: Case, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]) -> Judgement:
+def judged(
+    case: Case, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]
+) -> Judgement:
     """The judgement, with a culprit named for what it rests on: a mere suspicion in a PASS has none."""
     found = judge(kpis, case.flows, tolerances(case), records)
     baseline = kpis[kpis["role"] == Role.BASELINE.value].drop_duplicates("flow_id", keep="last")
@@ -70,7 +72,9 @@ def refused(case: Case, refusals: Sequence[Refusal]) -> Judgement:
 def not_applied(case: Case, problem: str) -> Judgement:
     """A change that passed the checkers but could not be put in force."""
     line = case.change.lines[0] if len(case.change.lines) == 1 else None
-    blame = line and Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (problem,))
+    blame = None
+    if line is not None:
+        blame = Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (problem,))
     finding = _network_finding("apply", f"the change could not be put in force: {problem}", blame)
     return Judgement(Verdict.FAIL, finding.effect, (finding,), (), {})
 

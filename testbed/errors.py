@@ -20,7 +20,7 @@ from pathlib import Path
 from topologies.located import InvalidLab
 
 
-class InvalidInput(Exception):  # noqa: N818
+class InvalidInput(Exception):
     """A file or argument is wrong; caught to end with exit code 2 and the place to mend."""
 
     def __init__(
@@ -41,7 +41,7 @@ class InvalidInput(Exception):  # noqa: N818
         return "\n".join((own, *(str(other) for other in self.also)))
 
 
-class CommandFailed(Exception):  # noqa: N818
+class CommandFailed(Exception):
     """A program inside the shadow ended badly; caught as a refused config is a FAIL of the change."""
 
     def __init__(self, node: str, argv: Sequence[str], status: int, stderr: str) -> None:
@@ -55,7 +55,7 @@ class CommandFailed(Exception):  # noqa: N818
         )
 
 
-class NotReady(Exception):  # noqa: N818
+class NotReady(Exception):
     """A state that was awaited did not come in time; caught to tell the last state seen instead of a bare time-out."""
 
     def __init__(self, awaited: str, last_seen: str) -> None:
@@ -66,7 +66,7 @@ class NotReady(Exception):  # noqa: N818
         return f"waited in vain for {self.awaited}; last seen: {self.last_seen or 'nothing'}"
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """This kernel or machine lacks something; caught to end with exit code 4 and say what to do about it."""
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -77,7 +77,7 @@ class Unsupported(Exception):  # noqa: N818
         return f"not possible on this machine: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
 
 
-class NotOurs(Exception):  # noqa: N818
+class NotOurs(Exception):
     """Something that was to be removed does not carry our run's mark; caught so that clean-up leaves it alone."""
 
     def __init__(self, what: str, owner: str = "") -> None:
@@ -88,7 +88,7 @@ class NotOurs(Exception):  # noqa: N818
         return f"{self.what} is not ours" + (f" but belongs to {self.owner}" if self.owner else "") + "; left alone"
 
 
-class RevertFailed(Exception):  # noqa: N818
+class RevertFailed(Exception):
     """A change or fault could not be undone; caught at the very top, for nothing measured after it can be trusted."""
 
     def __init__(self, what: str, detail: str = "") -> None:

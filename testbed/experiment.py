@@ -81,7 +81,9 @@ def run(
         gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds)
         rejected = refusals(shadow, case.change)
         if rejected:
-            return experiment.conclude(gauge, refused(case, rejected), Rollback(False, True, "nothing was changed"))
+            return experiment.conclude(
+                gauge, refused(case, rejected), Rollback(done=False, restored=True, detail="nothing was changed")
+            )
         outcome = experiment.judge_change(gauge)
         experiment.say("teardown", "")
         started = time.monotonic()
@@ -115,7 +117,7 @@ class _Experiment:
         else:
             judgement = not_applied(self.case, problem)
         # the verdict is on disk before anything is taken back: a failed revert cannot lose it
-        self.conclude(gauge, judgement, Rollback(False, False, "not yet rolled back"))
+        self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail="not yet rolled back"))
         return self._roll_back(gauge, judgement)
 
     def conclude(self, gauge: Gauge, judgement: Judgement, rollback: Rollback) -> Outcome:
@@ -136,7 +138,9 @@ class _Experiment:
 
     def _windows(self, gauge: Gauge, roles: tuple[Role, ...]) -> None:
         for number, role in enumerate(roles, start=1):
-            self.say("replay", f"{role.value} window {number} of {len(roles)}" if len(roles) > 1 else f"{role.value} window")
+            self.say(
+                "replay", f"{role.value} window {number} of {len(roles)}" if len(roles) > 1 else f"{role.value} window"
+            )
             with self.clock.stretch("replay_s"):
                 gauge.window(role)
 
@@ -171,12 +175,14 @@ class _Experiment:
             with self.clock.stretch("converge_s"):
                 gauge.shadow.wait_ready(READY_SECONDS, lambda reason: self.say("rollback", f"waiting for {reason}"))
         except (RevertFailed, NotReady) as failure:
-            self.conclude(gauge, judgement, Rollback(False, False, str(failure)))
-            raise failure if isinstance(failure, RevertFailed) else RevertFailed(self.case.change.name, str(failure))
+            self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail=str(failure)))
+            if isinstance(failure, RevertFailed):
+                raise
+            raise RevertFailed(self.case.change.name, str(failure)) from failure
         self._windows(gauge, self.plan.restoration)
         with self.clock.stretch("judge_s"):
             restored, detail = judge_restored(gauge.table(), self.case.flows, tolerances(self.case), gauge.records())
-        return self.conclude(gauge, judgement, Rollback(True, restored, detail))
+        return self.conclude(gauge, judgement, Rollback(done=True, restored=restored, detail=detail))
 
     def _counters(self) -> pd.DataFrame:
         return self.directory.read_table("counters")

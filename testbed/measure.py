@@ -21,7 +21,7 @@ from replay.tap import Taps
 from testbed.counters import counter_rows
 from testbed.devices.base import Configs
 from testbed.paths import Atlas, flow_path
-from testbed.placement import node_of, translations
+from testbed.placement import translations
 from testbed.shadow import Shadow
 from testbed.store import RunDirectory
 
@@ -108,18 +108,19 @@ def _paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs]) -> 
         rules = configs.get(node, {}).get("iptables.rules" if ":" not in address else "ip6tables.rules", b"")
         return translations(rules, address, port, protocol)
 
+    columns = ("flow_id", "node", "target_address", "target_port", "protocol")
     ways = []
-    for row in result.attempts.itertuples():
-        key = (row.node, row.target_address, row.target_port, row.protocol, served.get(row.flow_id, ""))
+    for flow_id, node, address, port, protocol in zip(*(result.attempts[c].tolist() for c in columns), strict=True):
+        key = (node, address, port, protocol, served.get(flow_id, ""))
         if key not in known:
-            known[key] = flow_path(atlas, key[0], (key[1], key[2]), key[3], translate, key[4])
+            known[key] = flow_path(atlas, node, (address, port), protocol, translate, key[4])
         ways.append(known[key])
     return ways
 
 
 def _server_nodes(result: PlayResult) -> dict[str, str]:
     """The node that answered each flow, by the first connection that served it."""
-    owners = dict(zip(result.accepted["connection"], result.accepted["node"], strict=True))
-    at_server = result.transfers[result.transfers["side"] == SERVER]
-    first = at_server.drop_duplicates("flow_id")
-    return {flow: owners.get(connection, "") for flow, connection in zip(first["flow_id"], first["connection"], strict=True)}
+    owners = dict(zip(result.accepted["connection"].tolist(), result.accepted["node"].tolist(), strict=True))
+    first = result.transfers[result.transfers["side"] == SERVER].drop_duplicates("flow_id")
+    pairs = zip(first["flow_id"].tolist(), first["connection"].tolist(), strict=True)
+    return {flow: owners.get(connection, "") for flow, connection in pairs}

@@ -52,7 +52,9 @@ class Atlas:
         return tuple(names)
 
     def _step(self, node: str, target: IpAddress) -> list[str]:
-        state = next((s for net, s in self.tables.get(node, ()) if net.version == target.version and target in net), "?")
+        state = next(
+            (s for net, s in self.tables.get(node, ()) if net.version == target.version and target in net), "?"
+        )
         if "@" not in state:
             return [state]
         via, device = state.split(",")[0].split("@", 1)
@@ -91,6 +93,8 @@ def flow_path(
     end = pieces[-1][-1]
     if server_node and server_node != end and end not in ("?", "blackhole"):
         server = atlas.topology.node(server_node)
-        own = next((str(a.ip) for i in server.interfaces for a in i.addresses if a.version == ip_address(address).version), "")
+        own = next(
+            (str(a.ip) for i in server.interfaces for a in i.addresses if a.version == ip_address(address).version), ""
+        )
         pieces.append(atlas.way(end, own) if own else (end, server_node))
     return joined(pieces)

@@ -54,7 +54,9 @@ def load(folder: Path, devices: Mapping[str, Device]) -> Lab:
         for file, path in node.configs.items():
             known = devices[node.kind].reads
             if file not in known:
-                raise InvalidInput(path, 1, 1, f"{file!r}", f"a file that a {node.kind} reads: {', '.join(sorted(known))}")
+                raise InvalidInput(
+                    path, 1, 1, f"{file!r}", f"a file that a {node.kind} reads: {', '.join(sorted(known))}"
+                )
     return lab
 
 
@@ -89,7 +91,9 @@ def prepared(
         speed or rules.speed,
     )
     if not plan.scripts:
-        raise InvalidInput(files[0], 1, 1, "no flow that can be replayed", "flows whose client is a host or edge of the lab")
+        raise InvalidInput(
+            files[0], 1, 1, "no flow that can be replayed", "flows whose client is a host or edge of the lab"
+        )
     unplayable = dict(plan.unplayable)
     playable = placed.flows[~placed.flows["flow_id"].isin(list(unplayable))].reset_index(drop=True)
     return Case(

@@ -17,9 +17,6 @@ from tempfile import TemporaryDirectory
 from scapy.packet import Packet
 from scapy.utils import PcapReader, PcapWriter
 
-import scapy.layers.inet
-import scapy.layers.inet6
-import scapy.layers.l2
 from replay.tap import Tap, Taps
 from testbed.errors import InvalidInput
 from testbed.shadow import Shadow

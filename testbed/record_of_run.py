@@ -86,7 +86,7 @@ def _counted(reasons: Mapping[str, str]) -> dict[str, int]:
 
 def change_diff(change: Change) -> str:
     """The change's files as one unified diff, paths as the lab has them."""
-    pieces = []
+    pieces: list[str] = []
     for node, file in sorted({*change.before, *change.after}):
         old, new = (
             side.get((node, file), b"").decode(errors="replace").splitlines(keepends=True)

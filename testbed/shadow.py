@@ -215,7 +215,9 @@ def _cable(shadow: Shadow) -> None:
 def _refuse_bad_files(shadow: Shadow, node: Node) -> None:
     for complaint in shadow.check(node.name, shadow.configs[node.name]):
         path = node.configs[complaint.file]
-        raise InvalidInput(path, complaint.line or 1, 1, complaint.message, f"a file that {node.kind} {node.name} accepts")
+        raise InvalidInput(
+            path, complaint.line or 1, 1, complaint.message, f"a file that {node.kind} {node.name} accepts"
+        )
 
 
 def interface_names(topology: Topology) -> dict[str, dict[str, str]]:

@@ -139,13 +139,15 @@ def _move(one: ClassEntry, name: str) -> Text:
 
 def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
     rollback, instrument = verdict.rollback, verdict.instrument
-    if not rollback.done:
+    if rollback.restored and not rollback.done:
+        yield _fact("Rollback", "not needed", rollback.detail, bad=False)
+    elif not rollback.done:
         yield _fact("Rollback", "NOT DONE", rollback.detail, bad=True)
     elif not rollback.restored:
         yield _fact("Rollback", "done, but NOT confirmed to be as before", rollback.detail, bad=True)
     else:
         yield _fact("Rollback", "done, network as before", "", bad=False)
-    if not instrument.valid:
+    if not instrument.valid and verdict.windows:
         yield _fact("Instrument", "not valid", instrument.reason, bad=True)
     if verdict.timings.total_s is not None:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)

@@ -49,7 +49,7 @@ class Problem:
         return f"{self.path}:{self.line}:{self.column}: found {self.found}, expected {self.expected}"
 
 
-class InvalidLab(Exception):  # noqa: N818
+class InvalidLab(Exception):
     """A file of a lab is wrong; caught to end with exit code 2 and every problem told, one a line."""
 
     def __init__(

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from testbed.devices.registry import known_devices
 from testbed.prepare import load
-from testbed.record import read_recording, record
 from testbed.sandbox import Sandbox
 from testbed.shadow import built
 
@@ -22,9 +21,13 @@ def lab() -> None:
 
 @lab.command("record", epilog="\b\nExample:\n  testbed lab record topologies/shop")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where captures go; the lab's traffic/ by default.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where captures go; the lab's traffic/ by default."
+)
 def record_command(folder: Path, output: Path | None) -> int:
     """Record the lab's capture anew: real servers and clients run inside the lab, taps write pcap."""
+    from testbed.record import read_recording, record  # noqa: PLC0415  scapy takes half a second to import
+
     devices = known_devices()
     loaded = load(folder, devices)
     recording = read_recording(loaded.folder / "traffic" / "record.yaml")

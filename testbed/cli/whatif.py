@@ -33,15 +33,19 @@ NOT_RESTORED = 4
 )
 @click.argument("lab", type=click.Path(path_type=Path))
 @click.option("--change", required=True, type=click.Path(path_type=Path), help="A change folder, or a .patch file.")
-@click.option("--capture", multiple=True, type=click.Path(path_type=Path), help="Use these captures, not the lab's own.")
+@click.option(
+    "--capture", multiple=True, type=click.Path(path_type=Path), help="Use these captures, not the lab's own."
+)
 @click.option("--policy", type=click.Path(path_type=Path), help="Use this policy.yaml, not the lab's own.")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
-@click.option("--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept.")
+@click.option(
+    "--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print verdict.json and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def whatif(
+def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     lab: Path,
     change: Path,
     capture: tuple[Path, ...],
@@ -109,5 +113,3 @@ def _finish(directory: RunDirectory, clock: Clock, runs: Path, outcome: Outcome)
     directory.write_json("verdict.json", {**verdict.document(), "timings": {**verdict.timings.model_dump(), **timings}})
     with Catalogue(runs) as catalogue:
         catalogue.conclude(directory.run_id, outcome.verdict.name)
-
-

@@ -38,11 +38,11 @@ class LoadBalancer(LinuxNode):
             candidate = box.home / "haproxy" / "candidate.cfg"
             candidate.write_bytes(configs["haproxy.cfg"])
             try:
-                box.run(["haproxy", "-c", "-q", "-f", "/etc/haproxy/candidate.cfg"])
+                box.run(["haproxy", "-c", "-f", "/etc/haproxy/candidate.cfg"])
             except CommandFailed as failure:
                 alert = next((a for a in failure.stderr.splitlines() if "ALERT" in a), failure.stderr)
                 place = _AT_LINE.search(alert)
-                said = alert.split(" : ", 1)[-1].strip()
+                said = alert.rsplit("] : ", 1)[-1].strip()
                 complaints.append(Complaint("haproxy.cfg", int(place[1]) if place else None, said))
             finally:
                 candidate.unlink()

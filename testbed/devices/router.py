@@ -37,7 +37,13 @@ def daemons_of(configs: Configs) -> tuple[str, ...]:
     if "daemons" in configs:
         return asked_daemons(configs["daemons"].decode(errors="replace"))
     text = configs.get("frr.conf", b"").decode(errors="replace")
-    spoken = {"router bgp": "bgpd", "router ospf6": "ospf6d", "router isis": "isisd", "bfd": "bfdd", "router rip": "ripd"}
+    spoken = {
+        "router bgp": "bgpd",
+        "router ospf6": "ospf6d",
+        "router isis": "isisd",
+        "bfd": "bfdd",
+        "router rip": "ripd",
+    }
     found = {daemon for words, daemon in spoken.items() if re.search(rf"^{words}\b", text, re.M)}
     if re.search(r"^router ospf\s*$", text, re.M):
         found.add("ospfd")
@@ -137,7 +143,9 @@ class Router(LinuxNode):
         difference = box.run([_reload_program(), "--test", "--stdout", "/etc/frr/frr.conf"])
         left = [line for line in difference.splitlines() if line and not line.startswith(NOT_A_DIFFERENCE)]
         if left:
-            raise CommandFailed(box.node.name, ("frr-reload.py", "--test"), 0, f"still differs after reload: {left[:5]}")
+            raise CommandFailed(
+                box.node.name, ("frr-reload.py", "--test"), 0, f"still differs after reload: {left[:5]}"
+            )
 
     def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """The kernel's counters, plus every OSPF neighbour's state."""

@@ -1,0 +1,141 @@
+"""`kill -9` at any moment, an interrupt, and an ordinary user: nothing is left, nothing is different."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SHOP = Path(__file__).parents[2] / "topologies" / "shop"
+KILLS = 30
+LONGEST_SECONDS = 14.0
+GONE_SECONDS = 5.0
+MARK = "TESTBED_KILL_TEST"
+NOBODY = 65534
+
+
+def started(runs: Path, mark: str, change: str = "block-https") -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "testbed", "whatif", str(SHOP), "--change", str(SHOP / "changes" / change)]
+    return subprocess.Popen(
+        [*argv, "--runs", str(runs), "--quiet"],
+        env={**os.environ, MARK: mark},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def survivors(mark: str) -> list[str]:
+    """Processes that inherited the run's mark, zombies aside."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if f"{MARK}={mark}".encode() in environment and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
+        except (OSError, psutil.Error):
+            continue
+    return found
+
+
+def namespaces() -> set[str]:
+    seen = set()
+    for link in Path("/proc").glob("[0-9]*/ns/*"):
+        try:
+            seen.add(str(link.readlink()))
+        except OSError:
+            continue
+    return seen
+
+
+def interfaces() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def mounts() -> list[str]:
+    return sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
+
+
+def waited(mark: str, before: set[str]) -> list[str]:
+    """What of a run is still there after a short grace."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while True:
+        left = survivors(mark) + sorted(namespaces() - before)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_kill_9_at_thirty_random_moments_leaves_nothing(tmp_path):
+    chance = random.Random(9)
+    names, cables, mounted = namespaces(), interfaces(), mounts()
+    for number in range(KILLS):
+        kill_once(tmp_path / str(number), f"kill-{number}", chance.uniform(0.2, LONGEST_SECONDS), names)
+    assert (interfaces(), mounts()) == (cables, mounted)
+
+
+def test_kill_9_while_building_and_while_replaying_leaves_nothing(tmp_path):
+    names, cables, mounted = namespaces(), interfaces(), mounts()
+    for number, moment in enumerate((1.6, 2.5, 5.0, 9.0)):
+        kill_once(tmp_path / str(number), f"early-{number}", moment, names)
+    assert (interfaces(), mounts()) == (cables, mounted)
+
+
+def kill_once(runs: Path, mark: str, seconds: float, names: set[str]) -> None:
+    run = started(runs, mark)
+    time.sleep(seconds)
+    run.kill()
+    run.wait()
+    if run.stderr:
+        run.stderr.close()
+    left = waited(mark, names)
+    assert not left, f"killed after {seconds:.2f} s: {left}"
+
+
+def test_interrupt_unwinds_and_leaves_nothing(tmp_path):
+    names = namespaces()
+    run = started(tmp_path, "interrupt")
+    time.sleep(6)
+    run.send_signal(signal.SIGINT)
+    _out, said = run.communicate(timeout=30)
+    assert run.returncode == 130, said
+    assert not waited("interrupt", names)
+
+
+def test_ordinary_user_gets_the_same_verdict_as_root(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else; the other tests already run as an ordinary user")
+    home = tmp_path / "nobody"
+    home.mkdir()
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o005 != 0o005 and str(folder).startswith("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    lab = Path(shutil.copytree(SHOP, home / "shop"))
+    os.chown(home, NOBODY, NOBODY)
+    argv = [sys.executable, "-m", "testbed", "whatif", str(lab), "--change", str(lab / "changes" / "null-route")]
+    done = subprocess.run(
+        [*argv, "--runs", str(home / "runs"), "--baseline", "2", "--treatment", "2", "--json"],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["verdict"] == "FAIL"
+    assert verdict["rollback"]["restored"]
+    blames = [finding["blame"] for finding in verdict["findings"] if finding["blame"]]
+    assert any(blame["node"] == "r1" and "Null0" in blame["text"] for blame in blames)
