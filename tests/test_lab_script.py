@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -183,10 +184,20 @@ def test_setup_installs_again_when_what_is_asked_for_changed(checkout, name):
 
 
 def test_demo_succeeds_when_the_verdict_is_the_expected_failure(checkout):
-    _top, lab = checkout
+    top, lab = checkout
+    run = top / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "verdict.json").write_text('{"verdict": "FAIL"}')
+    os.utime(run / "verdict.json", (time.time() + 60,) * 2)
     done = lab("demo", testbed_ends=1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "demo: the verdict is FAIL, as expected for block-https"
+
+
+def test_demo_does_not_take_a_crash_for_the_expected_failure(checkout):
+    top, lab = checkout
+    (top / "runs").mkdir()
+    assert lab("demo", testbed_ends=1).returncode == 1
 
 
 @pytest.mark.parametrize("status", [0, 2, 3, 4])

@@ -107,9 +107,9 @@ def _directory(runs: Path, case: Case) -> tuple[RunDirectory, str]:
 def _finish(directory: RunDirectory, clock: Clock, runs: Path, outcome: Outcome) -> None:
     """Put the whole split of the wall time into run.json and verdict.json, and close the catalogue's entry."""
     timings = {name: round(value, 3) for name, value in clock.seconds.items()}
-    record = directory.read_json("run.json")
-    directory.write_json("run.json", {**record, "timings": timings})
     verdict = read_verdict(directory.path)
+    instrument = verdict.instrument.model_dump(mode="json")
+    directory.write_json("run.json", {**directory.read_json("run.json"), "timings": timings, "instrument": instrument})
     directory.write_json("verdict.json", {**verdict.document(), "timings": {**verdict.timings.model_dump(), **timings}})
     with Catalogue(runs) as catalogue:
         catalogue.conclude(directory.run_id, outcome.verdict.name)

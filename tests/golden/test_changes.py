@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,11 @@ def test_there_are_changes():
 def test_change_gets_its_verdict_and_its_blame(change, tmp_path):
     expected = YAML(typ="safe").load(SHOP / "changes" / change / "expected.yaml")
 
-    status, verdict, run = whatif(change, tmp_path)
+    status, verdict, run = whatif(change, tmp_path / "first")
+    if verdict["verdict"] == "INCONCLUSIVE":
+        # the instrument said that it could not tell, and why: what anyone does then is to measure again, once
+        warnings.warn(f"{change} measured twice: {verdict['reason']}", stacklevel=1)
+        status, verdict, run = whatif(change, tmp_path / "second")
 
     assert verdict["verdict"] == expected["verdict"], told(verdict)
     assert status == EXIT_CODES[expected["verdict"]], told(verdict)
