@@ -14,6 +14,7 @@ import pandas as pd
 from replay.errors import InvalidCapture
 from replay.flow_priority import Rule, classified
 from replay.meter import read_traffic
+from replay.packets import read_packets
 from replay.schedule import Schedule, schedule
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
@@ -23,6 +24,7 @@ from testbed.policy import ClassRule, Policy, read_policy
 from topologies.load import Lab, load_lab
 from topologies.located import InvalidLab
 
+CUT_SHORT = ("truncated_record", "truncated_compression")
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 
@@ -79,6 +81,8 @@ def prepared(
         traffic = read_traffic(files)
     except InvalidCapture as problem:
         raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
+    if sum(traffic.skipped[reason] for reason in CUT_SHORT):
+        _refuse_truncated(files)
     if traffic.flows.empty:
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
     flows = classified(traffic.flows, [_rule(rule) for rule in rules.classes])
@@ -105,6 +109,15 @@ def prepared(
         dict(traffic.skipped),
         {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes},
     )
+
+
+def _refuse_truncated(files: tuple[Path, ...]) -> None:
+    """Say which capture ends too early: flows missing from its end would be flows silently not judged."""
+    for file in files:
+        packets, skipped = read_packets([file])
+        if sum(skipped[reason] for reason in CUT_SHORT):
+            end = f"the end of the file in the middle of a record, after {len(packets)} good packets"
+            raise InvalidInput(file, 1, 1, end, "a capture that is complete (copy it again, or repair it with editcap)")
 
 
 def _rule(rule: ClassRule) -> Rule:

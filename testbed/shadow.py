@@ -16,9 +16,10 @@ from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
 from testbed.errors import InvalidInput, NotReady
 from testbed.network.addressing import add_routes, answer_for, set_addresses, set_sysctls
 from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
-from testbed.network.link import Port, impair, kernel_name, set_mtu
+from testbed.network.link import Port, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
 from testbed.network.namespace import Namespace
+from testbed.network.qdisc import impair
 from topologies.model import Impairment, Node, Topology
 
 POLL_SECONDS = 0.1

@@ -135,9 +135,11 @@ def make_namespace(name: str, directories: Mapping[str, str]) -> Namespace:
 
 
 def _quiet_network() -> None:
-    """Addresses are usable at once: duplicate detection would hold IPv6 back for a second."""
+    """Addresses are usable at once: duplicate detection would hold IPv6, where there is any, back for a second."""
     for setting in ("default/accept_dad", "all/accept_dad", "default/dad_transmits", "default/router_solicitations"):
-        Path("/proc/sys/net/ipv6/conf", setting).write_text("0")
+        path = Path("/proc/sys/net/ipv6/conf", setting)
+        if path.exists():
+            path.write_text("0")
 
 
 def _on_a_thread(act: Callable[[], Result]) -> Result:
