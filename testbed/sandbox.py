@@ -10,15 +10,19 @@ and mount the job made.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import pickle
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, TypeVar
 
 from testbed.errors import Unsupported
@@ -31,6 +35,9 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 MS_REC, MS_PRIVATE, MS_BIND, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 0x1000, 0x2, 0x4
 PR_SET_PDEATHSIG = 1
+
+UNWIND_SECONDS = 10.0
+"""How long an interrupted job may take to leave in order."""
 
 SCRATCH = Path("/run/testbed")
 """Where the job may put files that vanish with the sandbox: a tmpfs nobody else sees."""
@@ -101,10 +108,10 @@ class Sandbox:
             with os.fdopen(reader, "rb") as pipe:
                 answer = pipe.read()
         except BaseException:
-            # the terminal's interrupt reached the job too: let it unwind, then leave
-            _reap(stem, interrupted=True)
+            os.kill(stem, signal.SIGINT)
+            _reap(stem, UNWIND_SECONDS)
             raise
-        status = _reap(stem, interrupted=False)
+        status = _reap(stem)
         if not answer:
             raise ChildProcessError(f"sandbox {self.name}: the job ended without an answer (status {status})")
         succeeded, value = pickle.loads(answer)
@@ -113,19 +120,29 @@ class Sandbox:
         raise value
 
 
-def _reap(child: int, *, interrupted: bool) -> int:
+def _reap(child: int, seconds: float = math.inf) -> int:
+    """Wait for `child`; after `seconds`, or a second interrupt, it is killed and all below it with it."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if seconds == math.inf:
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
         except KeyboardInterrupt:
-            if interrupted:
-                os.kill(child, signal.SIGKILL)
-            interrupted = True
+            deadline = 0.0
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            seconds, deadline = math.inf, math.inf
 
 
 def _stem(name: str, job: Callable[[], object], writer: int, caller: int) -> NoReturn:
     """Unshare, then fork the reaper: a PID namespace only holds the children of who made it."""
     try:
+        # out of the terminal's group: an interrupt reaches the job once, by way of the caller
+        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent()
         _raise_limits()
@@ -141,6 +158,7 @@ def _stem(name: str, job: Callable[[], object], writer: int, caller: int) -> NoR
             _reaper(name, job, writer, alive_reader)
         os.close(writer)
         os.close(alive_reader)
+        _forward_interrupts(reaper)
         os._exit(max(0, os.waitstatus_to_exitcode(os.waitpid(reaper, 0)[1])))
     except BaseException as error:
         _answer(writer, False, error)
@@ -196,6 +214,7 @@ def _reaper(name: str, job: Callable[[], object], writer: int, stem_alive: int) 
         if child == 0:
             _job(job, writer)
         os.close(writer)
+        _forward_interrupts(child)
         while True:
             ended, status = os.wait()
             if ended == child:
@@ -203,6 +222,14 @@ def _reaper(name: str, job: Callable[[], object], writer: int, stem_alive: int) 
     except BaseException as error:
         _answer(writer, False, error)
         os._exit(1)
+
+
+def _forward_interrupts(child: int) -> None:
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGINT)
+
+    signal.signal(signal.SIGINT, forward)
 
 
 def _job(job: Callable[[], object], writer: int) -> NoReturn:

@@ -74,16 +74,14 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     directory.write_text("change.diff", change_diff(case.change))
     with Catalogue(runs) as catalogue:
         catalogue.begin(directory, case.lab.name, case.change.name, created)
-    with progress.status("validate") as status:
 
-        def tell(step: str, what: str) -> None:
-            status.update(f"{step:9} {what}")
+    def job() -> tuple[Outcome, dict[str, float]]:
+        # the sandbox is a fork: the progress must live in it, and its clock come back with its answer
+        with progress.status("build") as status:
+            outcome = run(case, devices, plan, directory, clock, lambda step, what: status.update(f"{step:9} {what}"))
+        return outcome, clock.seconds
 
-        def job() -> tuple[Outcome, dict[str, float]]:
-            # the sandbox is a fork: its clock has to come back with its answer
-            return run(case, devices, plan, directory, clock, tell), clock.seconds
-
-        outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
+    outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
     with clock.stretch("report_s"):
         write_report(directory.path)
     clock.seconds["total_s"] = time.monotonic() - started
