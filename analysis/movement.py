@@ -90,8 +90,9 @@ def of_tail(pair: Paired, tolerance: Tolerance) -> Contrast | None:
 def of_flows(pair: Paired, peers: Paired, tolerance: Tolerance) -> list[Move]:
     """Single flows that are worse in every window after than in every one before, beyond `tolerance` and their noise.
 
-    Extreme: beyond the KPI's own flow tolerance (or `tolerance`, if that is wider), and further than any baseline
-    window of any peer strayed from that peer's median: with hundreds of flows the luckiest one must not fail a run.
+    Extreme: beyond the KPI's own flow tolerance (or `tolerance`, if that is wider), further than any baseline window
+    of any peer strayed from that peer's median, and out of the range that its peers had before: with hundreds of
+    flows the luckiest one must not fail a run, nor one that a balancer now sends where others always went.
     Peers are the flow's class, or the network where the class has fewer than 10 flows with this KPI.
     """
     if pair.kpi.flow is None or not pair.flow_ids:
@@ -109,6 +110,8 @@ def of_flows(pair: Paired, peers: Paired, tolerance: Tolerance) -> list[Move]:
     strict = pair.kpi.flow.widened(tolerance)
     group = pair if len(pair.flow_ids) >= PEER_MINIMUM_FLOWS else peers
     extreme = suspect & (worse > _thresholds(strict, before)) & (_scaled(pair.kpi, worse, before) > _worst_stray(group))
+    if group.flow_ids:
+        extreme &= after > group.baseline.max() if lower else after < group.baseline.min()
     if pair.after.shape[1] < 2:
         extreme = np.zeros_like(extreme)
     return [
