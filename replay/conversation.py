@@ -59,7 +59,7 @@ class Stage(Protocol):
     def idle(self, flow_id: str) -> None:
         """This flow has said all; it stays open until the window ends."""
 
-    def silent(self, script: FlowScript) -> None:
+    def silent(self, script: FlowScript, *, satisfied: bool) -> None:
         """This flow says nothing more: what arrives from now on is not it."""
 
 
@@ -354,7 +354,7 @@ class TcpConversation:
         self.attempt.completed = True
         self.attempt.error = "none"
         self.attempt.ended_ns = time.monotonic_ns()
-        self._stage.silent(self.script)
+        self._stage.silent(self.script, satisfied=True)
         close = self.script.close
         if close == "none":
             if self._watchdog is not None:
@@ -389,6 +389,6 @@ class TcpConversation:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             sock.close()
         if not self._done:
-            self._stage.silent(self.script)
+            self._stage.silent(self.script, satisfied=False)
         self._done = True
         self._stage.finished(self.script.flow_id)

@@ -186,7 +186,7 @@ class UdpExchange:
         attempt.error = error or self._judged()
         attempt.completed = attempt.error == "none"
         attempt.ended_ns = time.monotonic_ns()
-        self._stage.silent(self.script)
+        self._stage.silent(self.script, satisfied=False)
         self._stage.finished(self.script.flow_id)
 
     def _judged(self) -> str:

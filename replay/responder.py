@@ -40,6 +40,7 @@ class Recogniser:
     def __init__(self, served_ports: Iterable[tuple[int, int]] = ()) -> None:
         self._served = frozenset(served_ports)
         self._waiting: dict[str, _Waiting] = {}
+        self._taken: dict[str, _Waiting] = {}
         self._by_id: dict[str, FlowScript] = {}
         self._by_source: dict[tuple[int, Endpoint], list[str]] = {}
         self._order = 0
@@ -48,6 +49,7 @@ class Recogniser:
     def clear(self) -> None:
         """Forget every flow: a new window begins."""
         self._waiting.clear()
+        self._taken.clear()
         self._by_id.clear()
         self._by_source.clear()
 
@@ -58,9 +60,15 @@ class Recogniser:
         self._waiting[script.flow_id] = _Waiting(script, self._order)
         self._by_source.setdefault((script.protocol, script.source), []).append(script.flow_id)
 
-    def ended(self, script: FlowScript) -> None:
-        """The client side gave up or is done: nothing that arrives later is this flow."""
-        self._waiting.pop(script.flow_id, None)
+    def ended(self, script: FlowScript, *, satisfied: bool = False) -> None:
+        """The client side gave up or is `satisfied`: nothing that arrives later is this flow.
+
+        Satisfied without having been found: what was taken for an equal flow was this one, so that
+        equal flow is still to come. A slow link brings equal flows to a proxy out of order.
+        """
+        self._taken.pop(script.flow_id, None)
+        if self._waiting.pop(script.flow_id, None) is not None and satisfied:
+            self._give_back(script)
         key = (script.protocol, script.source)
         same = self._by_source.get(key, [])
         if script.flow_id in same:
@@ -70,9 +78,26 @@ class Recogniser:
 
     def take(self, script: FlowScript, local: Endpoint) -> None:
         """This flow has been found at this service."""
-        self._waiting.pop(script.flow_id, None)
+        waiting = self._waiting.pop(script.flow_id, None)
+        if waiting is not None:
+            self._taken[script.flow_id] = waiting
         if script.messages and script.messages[0].direction == FORWARD:
             self._spoken_to.add((script.protocol, local[1]))
+
+    def _give_back(self, script: FlowScript) -> None:
+        """Let the earliest flow that was taken and says the same as `script` wait again."""
+        if script.tagged or not script.messages or script.messages[0].direction != FORWARD:
+            return
+        equal = [
+            waiting
+            for waiting in self._taken.values()
+            if waiting.script.protocol == script.protocol
+            and waiting.script.messages[0].payload == script.messages[0].payload
+        ]
+        if equal:
+            other = min(equal, key=lambda waiting: waiting.order)
+            del self._taken[other.script.flow_id]
+            self._waiting[other.script.flow_id] = other
 
     def release(self, script: FlowScript) -> bool:
         """What was taken for this flow was something else (a health check); it waits again.
@@ -82,6 +107,7 @@ class Recogniser:
         if script.flow_id not in self._by_source.get((script.protocol, script.source), []):
             return False
         self._order += 1
+        self._taken.pop(script.flow_id, None)
         self._waiting.setdefault(script.flow_id, _Waiting(script, 0))
         return True
 

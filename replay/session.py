@@ -286,9 +286,9 @@ class _Playing:
         self._idle.add(flow_id)
         self._maybe_over()
 
-    def silent(self, script: FlowScript) -> None:
-        """A flow says nothing more."""
-        self._director.servers.recogniser.ended(script)
+    def silent(self, script: FlowScript, *, satisfied: bool) -> None:
+        """A flow says nothing more, because it heard all it was to hear or because it gave up."""
+        self._director.servers.recogniser.ended(script, satisfied=satisfied)
 
     def _maybe_over(self) -> None:
         done = self._left == len(self._idle)

@@ -57,6 +57,23 @@ def test_a_flow_whose_client_is_done_is_not_recognised() -> None:
     assert not recogniser.release(flow)
 
 
+def test_a_flow_done_without_being_found_gives_its_equal_back() -> None:
+    early, late = ping("a", 1), ping("b", 2)
+    recogniser = of(early, late)
+    assert recogniser.by_content(TCP, b"PING\r\n", LOCAL, PEER) is early
+    recogniser.take(early, LOCAL)  # but it was the late one, whose link is faster
+    recogniser.ended(late, satisfied=True)
+    assert recogniser.by_content(TCP, b"PING\r\n", LOCAL, PEER) is early
+
+
+def test_a_flow_that_gave_up_without_being_found_gives_nothing_back() -> None:
+    early, late = ping("a", 1), ping("b", 2)
+    recogniser = of(early, late)
+    recogniser.take(early, LOCAL)
+    recogniser.ended(late)
+    assert recogniser.by_content(TCP, b"PING\r\n", LOCAL, PEER) is Recognition.UNKNOWN
+
+
 def test_a_flow_that_a_health_check_took_waits_again() -> None:
     flow = script("a", ("203.0.113.10", 22), (REVERSE, 0, b"SSH"), source=("198.51.100.1", 1))
     recogniser = of(flow)

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,26 +35,26 @@ def started(runs: Path, mark: str, change: str = "block-https") -> subprocess.Po
     )
 
 
-def survivors(mark: str) -> list[str]:
+def alive(mark: str) -> list[psutil.Process]:
     """Processes that inherited the run's mark, zombies aside."""
     found = []
     for process in psutil.process_iter():
         try:
             environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
             if f"{MARK}={mark}".encode() in environment and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
+                found.append(process)
         except (OSError, psutil.Error):
             continue
     return found
 
 
-def namespaces() -> set[str]:
+def namespaces(processes: Iterable[int]) -> set[str]:
+    """Every namespace that these processes are in."""
     seen = set()
-    for link in Path("/proc").glob("[0-9]*/ns/*"):
-        try:
-            seen.add(str(link.readlink()))
-        except OSError:
-            continue
+    for pid in processes:
+        for link in Path(f"/proc/{pid}/ns").glob("*"):
+            with suppress(OSError):
+                seen.add(str(link.readlink()))
     return seen
 
 
@@ -64,11 +66,16 @@ def mounts() -> list[str]:
     return sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
 
 
-def waited(mark: str, before: set[str]) -> list[str]:
-    """What of a run is still there after a short grace."""
+def own_namespaces(mark: str) -> set[str]:
+    """The namespaces that the run made: other runs on this machine have theirs."""
+    return namespaces(process.pid for process in alive(mark)) - namespaces([os.getpid()])
+
+
+def left_of(mark: str, made: set[str]) -> list[str]:
+    """What of a run is still there after a short grace: processes, or anybody in its namespaces."""
     deadline = time.monotonic() + GONE_SECONDS
     while True:
-        left = survivors(mark) + sorted(namespaces() - before)
+        left = [f"process {process.pid}" for process in alive(mark)] + sorted(made & namespaces(psutil.pids()))
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.05)
@@ -77,38 +84,40 @@ def waited(mark: str, before: set[str]) -> list[str]:
 @pytest.mark.slow
 def test_kill_9_at_thirty_random_moments_leaves_nothing(tmp_path):
     chance = random.Random(9)
-    names, cables, mounted = namespaces(), interfaces(), mounts()
+    cables, mounted = interfaces(), mounts()
     for number in range(KILLS):
-        kill_once(tmp_path / str(number), f"kill-{number}", chance.uniform(0.2, LONGEST_SECONDS), names)
+        kill_once(tmp_path / str(number), f"kill-{number}", chance.uniform(0.2, LONGEST_SECONDS))
     assert (interfaces(), mounts()) == (cables, mounted)
 
 
 def test_kill_9_while_building_and_while_replaying_leaves_nothing(tmp_path):
-    names, cables, mounted = namespaces(), interfaces(), mounts()
+    cables, mounted = interfaces(), mounts()
     for number, moment in enumerate((1.6, 2.5, 5.0, 9.0)):
-        kill_once(tmp_path / str(number), f"early-{number}", moment, names)
+        kill_once(tmp_path / str(number), f"early-{number}", moment)
     assert (interfaces(), mounts()) == (cables, mounted)
 
 
-def kill_once(runs: Path, mark: str, seconds: float, names: set[str]) -> None:
+def kill_once(runs: Path, mark: str, seconds: float) -> None:
     run = started(runs, mark)
     time.sleep(seconds)
+    made = own_namespaces(mark)
     run.kill()
     run.wait()
     if run.stderr:
         run.stderr.close()
-    left = waited(mark, names)
+    left = left_of(mark, made)
     assert not left, f"killed after {seconds:.2f} s: {left}"
 
 
 def test_interrupt_unwinds_and_leaves_nothing(tmp_path):
-    names = namespaces()
     run = started(tmp_path, "interrupt")
     time.sleep(6)
+    made = own_namespaces("interrupt")
+    assert made
     run.send_signal(signal.SIGINT)
     _out, said = run.communicate(timeout=30)
     assert run.returncode == 130, said
-    assert not waited("interrupt", names)
+    assert not left_of("interrupt", made)
 
 
 def test_ordinary_user_gets_the_same_verdict_as_root(tmp_path):
