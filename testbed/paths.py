@@ -14,6 +14,9 @@ from testbed.devices.base import Reading
 from topologies.model import IpAddress, Topology
 
 HOPS = 32
+ENDS = frozenset({"?", "blackhole", "unreachable", "prohibit", "throw"})
+"""Where a way may end that is no node: no route, or a route that says so."""
+
 Tables = Mapping[str, Sequence[tuple[IPv4Network | IPv6Network, str]]]
 
 
@@ -29,10 +32,7 @@ class Atlas:
         """From the route readings of all nodes."""
         tables = {}
         for node, seen in readings.items():
-            routes = []
-            for reading in seen:
-                if reading.kind == "route":
-                    routes.append((ip_network(reading.object, strict=False), reading.state))
+            routes = [(ip_network(r.object, strict=False), r.state) for r in seen if r.kind == "route"]
             tables[node] = sorted(routes, key=lambda r: -r[0].prefixlen)
         return cls(topology, tables)
 
@@ -47,14 +47,13 @@ class Atlas:
         while owner is None or names[-1] != owner.name:
             step = self._step(names[-1], target)
             names += step
-            if len(names) > HOPS or step[-1] in ("?", "blackhole", "unreachable", "prohibit"):
+            if len(names) > HOPS or step[-1] in ENDS:
                 break
         return tuple(names)
 
     def _step(self, node: str, target: IpAddress) -> list[str]:
-        state = next(
-            (s for net, s in self.tables.get(node, ()) if net.version == target.version and target in net), "?"
-        )
+        routes = self.tables.get(node, ())
+        state = next((s for net, s in routes if net.version == target.version and target in net), "?")
         if "@" not in state:
             return [state]
         via, device = state.split(",")[0].split("@", 1)
@@ -91,10 +90,9 @@ def flow_path(
     if translated:
         pieces.append(atlas.way(pieces[0][-1], translated))
     end = pieces[-1][-1]
-    if server_node and server_node != end and end not in ("?", "blackhole"):
-        server = atlas.topology.node(server_node)
-        own = next(
-            (str(a.ip) for i in server.interfaces for a in i.addresses if a.version == ip_address(address).version), ""
-        )
+    if server_node and server_node != end and end not in ENDS:
+        version = ip_address(address).version
+        owned = [a.ip for i in atlas.topology.node(server_node).interfaces for a in i.addresses]
+        own = next((str(ip) for ip in owned if ip.version == version), "")
         pieces.append(atlas.way(end, own) if own else (end, server_node))
     return joined(pieces)

@@ -24,8 +24,10 @@ PROTOCOLS = {"tcp": TCP, "udp": UDP}
 END_POINTS = frozenset({"edge", "host"})
 """Kinds that begin flows of their own; what a proxy or a NAT says, it will say again by itself."""
 
+ADDRESSES = ["flow_id", "source_address", "destination_address", "destination_port"]
 _SERVER_LINE = re.compile(r"^\s*server\s+\S+\s+(\S+)")
 _DNAT = re.compile(r"-j DNAT --to-destination (\S+)")
+_WANTED = re.compile(r"(?<!\S)(! )?(-d|-p|--dports?) (\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,22 @@ def place(flows: pd.DataFrame, topology: Topology, captures: tuple[Path, ...]) -
     """
     owners = _owners(flows, topology)
     left_out: dict[str, str] = {}
-    for row in flows.itertuples():
-        source, target = owners[row.source_address], owners[row.destination_address]
-        for address, node in ((row.source_address, source), (row.destination_address, target)):
-            if node is None and not ip_address(address).is_multicast:
+    for flow_id, source_address, target_address, port in flows[ADDRESSES].to_numpy().tolist():
+        if _of_one_wire(source_address) or _of_one_wire(target_address):
+            left_out[flow_id] = "multicast, broadcast or link-local"
+            continue
+        source = owners[source_address]
+        for address in (source_address, target_address):
+            if owners[address] is None:
                 raise InvalidInput(
                     captures[0],
                     1,
                     1,
-                    f"address {address}, which no node of the lab owns (flow to {row.destination_address}:"
-                    f"{row.destination_port})",
+                    f"address {address}, which no node of the lab owns (flow to {target_address}:{port})",
                     "an interface address or a prefix of some node for every end point",
                 )
-        if source is None or target is None:
-            left_out[row.flow_id] = "multicast"
-        elif source.kind not in END_POINTS:
-            left_out[row.flow_id] = f"made by {source.name} itself"
+        if source is not None and source.kind not in END_POINTS:
+            left_out[flow_id] = f"made by {source.name} itself"
     kept = flows[~flows["flow_id"].isin(list(left_out))].reset_index(drop=True)
     return Placed(kept, left_out)
 
@@ -83,10 +85,13 @@ def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, 
         owner = _end_point(lab.topology, address)
         if owner:
             wanted.add((owner, TCP, port))
-    for row in flows[flows["outcome"] == "accepted"].itertuples():
-        owner = _end_point(lab.topology, row.destination_address)
-        if owner and row.protocol in (TCP, UDP):
-            wanted.add((owner, int(row.protocol), int(row.destination_port)))
+    answered = flows[flows["outcome"] == "accepted"]
+    for address, protocol, port in (
+        answered[["destination_address", "protocol", "destination_port"]].to_numpy().tolist()
+    ):
+        owner = _end_point(lab.topology, address)
+        if owner and protocol in (TCP, UDP):
+            wanted.add((owner, int(protocol), int(port)))
     return [Listener(*each) for each in sorted(wanted)]
 
 
@@ -97,15 +102,41 @@ def translations(rules: bytes, flow_address: str, port: int, protocol: int) -> s
         target = _DNAT.search(rule.text)
         if rule.table != "nat" or target is None:
             continue
-        destination = re.search(r"-d (\S+)", rule.text)
-        ports = re.search(r"--dports? (\S+)", rule.text)
-        wanted = re.search(r"-p (\S+)", rule.text)
-        if destination and ip_address(flow_address) not in ip_network(destination[1], strict=False):
+        try:
+            if all(
+                _holds(key, value, flow_address, name, port) != bool(negated)
+                for negated, key, value in _WANTED.findall(rule.text)
+            ):
+                return _first_address(target[1])
+        except ValueError:
+            # a name where we expect a number: another rule may still tell
             continue
-        if (wanted and wanted[1] != name) or (ports and str(port) not in ports[1].split(",")):
-            continue
-        return target[1].rsplit(":", 1)[0] if target[1].count(":") == 1 else target[1]
     return None
+
+
+def _holds(key: str, value: str, address: str, protocol: str, port: int) -> bool:
+    if key == "-d":
+        return ip_address(address) in ip_network(value, strict=False)
+    return value == protocol if key == "-p" else _has_port(value, port)
+
+
+def _has_port(text: str, port: int) -> bool:
+    """Whether a port is in `80`, `80,443` or `8000:8080`, as iptables writes them."""
+    ranges = [part.partition(":") for part in text.split(",")]
+    return any(int(low or 0) <= port <= (int(high or 65_535) if colon else int(low)) for low, colon, high in ranges)
+
+
+def _first_address(text: str) -> str:
+    """The address in `ADDRESS[-ADDRESS][:PORT]`, where one of IPv6 with a port stands in brackets; or ValueError."""
+    bracketed = re.match(r"\[([^\]]+)\]", text)
+    inner = bracketed[1] if bracketed else text.rsplit(":", 1)[0] if text.count(":") == 1 else text
+    return str(ip_address(inner.split("-")[0]))
+
+
+def _of_one_wire(text: str) -> bool:
+    """Whether an address means something on one wire only, so that no session across the network has it as its end."""
+    address = ip_address(text)
+    return address.is_multicast or address.is_link_local or address.is_unspecified or text == "255.255.255.255"
 
 
 def _owners(flows: pd.DataFrame, topology: Topology) -> dict[str, Node | None]:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import scapy.layers.inet6  # noqa: F401 - teaches scapy's reader IPv4, IPv6, TCP and UDP
 from scapy.packet import Packet
 from scapy.utils import PcapReader, PcapWriter
 
 from replay.tap import Tap, Taps
 from testbed.errors import InvalidInput
+from testbed.network.link import kernel_name
 from testbed.shadow import Shadow
 from topologies.located import InvalidLab, Strict, read_yaml
 
@@ -194,7 +196,7 @@ def _frames_of_real_size(shadow: Shadow) -> None:
     """No segmentation offload: frames on the wire as a production tap would see them."""
     for box in shadow.boxes.values():
         for interface in box.node.interfaces:
-            box.run(["ip", "link", "set", "dev", interface.name, "gso_max_segs", "1"])
+            box.run(["ip", "link", "set", "dev", kernel_name(interface.name), "gso_max_segs", "1"])
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

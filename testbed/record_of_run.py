@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 from testbed import __version__
 from testbed.change.model import Change
+from testbed.devices.linux import machine_sysctls
 from testbed.plan import Plan
 from testbed.prepare import Case
 from testbed.shadow import interface_names
@@ -49,6 +50,11 @@ def run_record(case: Case, plan: Plan, created: str) -> dict[str, object]:
         "flows": {"replayed": len(case.flows), "left_out": _counted(case.placed.left_out)},
         "skipped_packets": dict(case.skipped),
         "interfaces": interface_names(case.lab.topology),
+        "settings_left_alone": {
+            node: names
+            for node, files in case.configs.items()
+            if (names := machine_sysctls(files.get("sysctl.conf", b"")))
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""The private namespaces that own everything a run makes; the only room that forks into new user, mount and PID namespaces.
+"""The private namespaces that own everything a run makes; the only room that makes user and PID namespaces.
 
 It knows nothing of networks, labs or experiments.  A job runs as a child of a PID 1 that only
 reaps; when that PID 1 dies, by whatever cause, the kernel ends every process, namespace, interface
@@ -34,6 +34,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 MS_REC, MS_PRIVATE, MS_BIND, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 0x1000, 0x2, 0x4
+MS_RDONLY, MS_REMOUNT = 0x1, 0x20
 PR_SET_PDEATHSIG = 1
 
 UNWIND_SECONDS = 10.0
@@ -94,15 +95,18 @@ class Sandbox:
         kernel refuses the namespaces, ChildProcessError when the job was killed.
         """
         for path in self.visible:
-            if Path("/run") in (path.absolute(), *path.absolute().parents):
+            # /var/run is one of many names of /run
+            if any(Path("/run") in (place, *place.parents) for place in (path.absolute(), path.resolve())):
                 raise Unsupported(f"{path} lies under /run, which is private in a sandbox", "use another directory")
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        # asked for here: a stem whose caller is dead already would take its adopter for the caller
+        caller = os.getpid()
         stem = os.fork()
         if stem == 0:
             os.close(reader)
-            _stem(self.name, job, writer, os.getppid())
+            _stem(self.name, job, writer, caller)
         os.close(writer)
         try:
             with os.fdopen(reader, "rb") as pipe:
@@ -159,8 +163,8 @@ def _stem(name: str, job: Callable[[], object], writer: int, caller: int) -> NoR
         os.close(writer)
         os.close(alive_reader)
         _forward_interrupts(reaper)
-        os._exit(max(0, os.waitstatus_to_exitcode(os.waitpid(reaper, 0)[1])))
-    except BaseException as error:
+        os._exit(_exit_code(os.waitpid(reaper, 0)[1]))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
         _answer(writer, False, error)
         os._exit(1)
 
@@ -218,10 +222,16 @@ def _reaper(name: str, job: Callable[[], object], writer: int, stem_alive: int) 
         while True:
             ended, status = os.wait()
             if ended == child:
-                os._exit(max(0, os.waitstatus_to_exitcode(status)))
-    except BaseException as error:
+                os._exit(_exit_code(status))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
         _answer(writer, False, error)
         os._exit(1)
+
+
+def _exit_code(status: int) -> int:
+    """A wait status as a shell tells it: 128 and the signal's number for who was killed."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _forward_interrupts(child: int) -> None:
@@ -237,7 +247,7 @@ def _job(job: Callable[[], object], writer: int) -> NoReturn:
     try:
         _answer(writer, True, job())
         code = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller
         error.add_note(f"inside the sandbox:\n{traceback.format_exc()}")
         _answer(writer, False, error)
         code = 1
@@ -250,24 +260,37 @@ def _answer(writer: int, succeeded: bool, value: object) -> None:
     try:
         packed = pickle.dumps((succeeded, value))
         pickle.loads(packed)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        packed = pickle.dumps((False, RuntimeError(f"{type(value).__name__}: {value}")))
+    except Exception as unfit:  # noqa: BLE001 - packing runs the value's own code, which may raise anything
+        stand_in = RuntimeError(f"{type(value).__name__}: {value} (could not leave the sandbox: {unfit})")
+        for note in getattr(value, "__notes__", ()):
+            stand_in.add_note(note)
+        packed = pickle.dumps((False, stand_in))
     view = memoryview(packed)
     while view:
         view = view[os.write(writer, view) :]
 
 
 def _furnish(name: str) -> None:
-    """Private /proc, /run and account files, the file system otherwise shared."""
+    """Private /proc, /run, home and account files, the file system otherwise shared."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV)
+    _protect_machine_settings()
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     SCRATCH.mkdir()
+    # vtysh would fill the caller's ~/.history_frr with our questions
+    os.environ["HOME"] = "/run"
     for file in ("passwd", "group"):
         mapped = SCRATCH / file
         mapped.write_text(accounts_as_root(Path("/etc", file).read_text()))
         mount(str(mapped), f"/etc/{file}", None, MS_BIND)
     _libc.sethostname(name.encode()[:64], min(len(name.encode()), 64))
+
+
+def _protect_machine_settings() -> None:
+    """All of /proc/sys but net belongs to the whole machine, and root's sandbox could write it."""
+    for own in ("/proc/sys", "/proc/sys/net"):
+        mount(own, own, None, MS_BIND)
+    mount("none", "/proc/sys", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def accounts_as_root(text: str) -> str:
@@ -283,6 +306,6 @@ def accounts_as_root(text: str) -> str:
         fields[2] = "0"
         if passwd:
             fields[3] = "0"
-    for name in sorted({"frr", "frrvty", "haproxy", "redis", "dnsmasq", "www-data"} - known):
-        lines.append([name, "x", "0", "0", "", "/", "/bin/false"] if passwd else [name, "x", "0", ""])
+    lacking = sorted({"frr", "frrvty", "haproxy", "redis", "dnsmasq", "www-data"} - known)
+    lines += [[name, "x", "0", "0", "", "/", "/bin/false"] if passwd else [name, "x", "0", ""] for name in lacking]
     return "\n".join(":".join(fields) for fields in lines) + "\n"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
 from testbed.errors import InvalidInput, NotReady
-from testbed.network.addressing import add_routes, answer_for, set_addresses, set_sysctls
+from testbed.network.addressing import add_routes, answer_for, put_back_addresses, set_addresses, set_sysctls
 from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
 from testbed.network.link import Port, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
@@ -24,6 +24,8 @@ from topologies.model import Impairment, Node, Topology
 
 POLL_SECONDS = 0.1
 STABLE_READINGS = 3
+IPV6_LEAST_MTU = 1280
+"""Below it the kernel takes IPv6 from an interface, with addresses and routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class NodeBox:
     namespace: Namespace
     log_directory: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    """What each setting was before it was first set here."""
 
     @property
     def home(self) -> Path:
@@ -83,7 +87,11 @@ class NodeBox:
 
     def set_sysctls(self, settings: Mapping[str, str]) -> None:
         """Write and read back settings of this node's network."""
-        set_sysctls(self.namespace, settings)
+        self.sysctls = {**set_sysctls(self.namespace, settings), **self.sysctls}
+
+    def restore_sysctls(self, names: Iterable[str]) -> None:
+        """Give settings the values that the kernel had before anyone here set them."""
+        set_sysctls(self.namespace, {name: self.sysctls.pop(name) for name in names if name in self.sysctls})
 
 
 @dataclass(slots=True)
@@ -97,6 +105,8 @@ class Shadow:
     configs: dict[str, Configs]
     egress: dict[tuple[str, str], Impairment]
     mtu: dict[tuple[str, str], int]
+    owed: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    """(node, command) that undoes a command run there; kept by who changes nodes, until it is run."""
 
     def device(self, node: str) -> Device:
         """The device kind of a node."""
@@ -111,7 +121,8 @@ class Shadow:
 
         `tell` hears each new reason for waiting.  Raises NotReady with the last one.
         """
-        started, told, previous, same = time.monotonic(), "", (), 0
+        started, told, same = time.monotonic(), "", 0
+        previous: tuple[tuple[str, str], ...] = ()
         while True:
             lack = self._lack()
             if lack is None:
@@ -142,13 +153,19 @@ class Shadow:
 
     def reshape(self, node: str, interface: str, egress: Impairment, mtu_octets: int) -> None:
         """Change one end of a link in place."""
-        port = Port(self.boxes[node].namespace, interface)
+        namespace = self.boxes[node].namespace
+        port = Port(namespace, interface)
         if self.mtu[node, interface] != mtu_octets:
+            before, self.mtu[node, interface] = self.mtu[node, interface], mtu_octets
             set_mtu(port, mtu_octets)
-            self.mtu[node, interface] = mtu_octets
+            if before < IPV6_LEAST_MTU <= mtu_octets:
+                own = self.topology.node(node).interface(interface)
+                put_back_addresses(namespace, own)
+                near = [r for r in self.topology.node(node).routes if any(r.via in a.network for a in own.addresses)]
+                add_routes(namespace, near, anew=True)
         if self.egress[node, interface] != egress:
-            impair(port, egress)
             self.egress[node, interface] = egress
+            impair(port, egress)
 
     def readings(self) -> dict[str, Sequence[Reading]]:
         """Counters and state of every node."""

@@ -6,6 +6,7 @@ in reverse; whatever cannot be undone is the loudest error there is.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from testbed.change.model import Change, LinkChange
@@ -33,19 +34,33 @@ def refusals(shadow: Shadow, change: Change) -> list[Refusal]:
 
 
 def apply(shadow: Shadow, change: Change) -> None:
-    """Put the change in force; raises CommandFailed, NotReady or Unsupported, and then `revert` is still due."""
+    """Put the change in force; raises CommandFailed, NotReady or Unsupported, and then `revert` is still due.
+
+    What undoes a command is owed from the moment the command succeeded.
+    """
     for node in sorted({node for node, _file in (*change.before, *change.after)}):
         shadow.reconfigure(node, _configs(shadow, change, node, after=True))
     for link in change.links:
         _reshape(shadow, link, back=False)
     for command in change.commands:
-        shadow.boxes[command.node].run(command.run)
+        box = shadow.boxes[command.node]
+        try:
+            box.run(command.run)
+        except CommandFailed:
+            with suppress(CommandFailed):
+                box.run(command.rollback)
+            raise
+        shadow.owed.append((command.node, command.rollback))
 
 
 def revert(shadow: Shadow, change: Change) -> None:
     """Put everything back as the lab has it; raises RevertFailed with the first error as its context."""
     failures: list[tuple[str, Exception]] = []
     for command in reversed(change.commands):
+        owed = (command.node, command.rollback)
+        if owed not in shadow.owed:
+            continue
+        shadow.owed.remove(owed)
         try:
             shadow.boxes[command.node].run(command.rollback)
         except CommandFailed as failure:

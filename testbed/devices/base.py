@@ -7,7 +7,7 @@ Extras are protocols of their own; a kind that cannot reload live is restarted b
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -54,37 +54,83 @@ class Port(Protocol):
     """An interface as its kernel counts it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Production's name."""
+        ...
+
     @property
-    def mtu_octets(self) -> int: ...
+    def mtu_octets(self) -> int:
+        """The MTU now."""
+        ...
+
     @property
-    def up(self) -> bool: ...
+    def up(self) -> bool:
+        """Whether frames can pass: this end and its peer are up."""
+        ...
+
     @property
-    def counters(self) -> Mapping[str, int]: ...
+    def counters(self) -> Mapping[str, int]:
+        """`rx_packets`, `tx_dropped` and their like, since the interface was made."""
+        ...
 
 
 class Kernel(Protocol):
     """What a node's kernel tells, read without starting a process."""
 
-    def ports(self) -> Sequence[Port]: ...
-    def queue_drops(self) -> Mapping[str, int]: ...
-    def routes(self) -> Mapping[str, str]: ...
-    def protocol_statistics(self) -> Mapping[tuple[str, str], int]: ...
+    def ports(self) -> Sequence[Port]:
+        """Every interface but loopback."""
+        ...
+
+    def queue_drops(self) -> Mapping[str, int]:
+        """Packets that each interface's rate limit or impairment dropped."""
+        ...
+
+    def routes(self) -> Mapping[str, str]:
+        """Prefix to `gateway@interface`, or to `blackhole` and its like."""
+        ...
+
+    def protocol_statistics(self) -> Mapping[tuple[str, str], int]:
+        """(group, counter) of IP and ICMP, as the kernel names them."""
+        ...
 
 
 class Box(Protocol):
     """A node made real, as its device may touch it."""
 
     @property
-    def node(self) -> Node: ...
+    def node(self) -> Node:
+        """What the lab says of it."""
+        ...
+
     @property
-    def home(self) -> Path: ...
+    def home(self) -> Path:
+        """Its private files, seen from the supervisor."""
+        ...
+
     @property
-    def kernel(self) -> Kernel: ...
-    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str: ...
-    def spawn(self, name: str, argv: Sequence[str]) -> None: ...
-    def process(self, name: str) -> subprocess.Popen[bytes] | None: ...
-    def set_sysctls(self, settings: Mapping[str, str]) -> None: ...
+    def kernel(self) -> Kernel:
+        """Its kernel's counters and tables."""
+        ...
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str:
+        """Run a command to its end and return what it printed; raises CommandFailed."""
+        ...
+
+    def spawn(self, name: str, argv: Sequence[str]) -> None:
+        """Start a daemon that stays in the foreground."""
+        ...
+
+    def process(self, name: str) -> subprocess.Popen[bytes] | None:
+        """The daemon of that name, if it was started."""
+        ...
+
+    def set_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Write settings of its network and read each back; raises Unsupported."""
+        ...
+
+    def restore_sysctls(self, names: Iterable[str]) -> None:
+        """Give settings the values that the kernel had before `set_sysctls`."""
+        ...
 
 
 class Device(Protocol):

@@ -60,8 +60,9 @@ class LinuxNode:
         reload_rules(box, before, after)
         old, new = (parse_sysctls(c.get("sysctl.conf", b"")) for c in (before, after))
         changed = {name: value for name, value in new.items() if old.get(name) != value}
-        gone = {name: self.defaults[name] for name in old.keys() - new.keys() if name in self.defaults}
-        box.set_sysctls({**gone, **changed})
+        gone = old.keys() - new.keys()
+        box.restore_sysctls(sorted(gone - self.defaults.keys()))
+        box.set_sysctls({**{name: self.defaults[name] for name in gone & self.defaults.keys()}, **changed})
 
     def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """Rules, interfaces, queues, routes and the kernel's own ICMP and conntrack counters."""
@@ -75,6 +76,16 @@ class LinuxNode:
 
 
 def parse_sysctls(text: bytes) -> dict[str, str]:
+    """The network's settings in a sysctl.conf; see `machine_sysctls` for the others."""
+    return {name: value for name, value in all_sysctls(text).items() if name.startswith(("net.", "net/"))}
+
+
+def machine_sysctls(text: bytes) -> list[str]:
+    """Settings of a sysctl.conf that are a whole machine's (vm, kernel, fs): a shadow leaves them alone and says so."""
+    return sorted(all_sysctls(text).keys() - parse_sysctls(text).keys())
+
+
+def all_sysctls(text: bytes) -> dict[str, str]:
     """`name = value` lines of a sysctl.conf; comments start with # or ;."""
     settings = {}
     for raw in text.decode(errors="replace").splitlines():

@@ -85,7 +85,10 @@ class LoadBalancer(LinuxNode):
         process = box.process("haproxy")
         if process is None or process.poll() is not None:
             raise NotReady(f"{box.node.name}: haproxy to reload", "it is not running")
-        old = _worker(box)
+        try:
+            old = _worker(box)
+        except OSError as silence:
+            raise NotReady(f"{box.node.name}: haproxy to reload", str(silence)) from None
         (box.home / "haproxy" / "haproxy.cfg").write_bytes(after.get("haproxy.cfg", b""))
         process.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + RELOAD_SECONDS
@@ -103,12 +106,16 @@ class LoadBalancer(LinuxNode):
     def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """Sessions, queues, errors and state of every frontend, backend and server."""
         readings = list(super().readings(box, configs))
-        for row in proxy_rows(box):
+        try:
+            rows = proxy_rows(box)
+        except OSError:
+            # a change that ends HAProxy is judged by the flows; its silence is a reading of its own
+            return [*readings, Reading("proxy", "haproxy", "status", 1.0, cumulative=False, state="SILENT")]
+        for row in rows:
             name = f"{row['pxname']}/{row['svname']}"
             readings.append(Reading("proxy", name, "status", 1.0, cumulative=False, state=row["status"].split()[0]))
-            for metric in (*COUNTERS, *GAUGES):
-                if row.get(metric, "").isdigit():
-                    readings.append(Reading("proxy", name, metric, float(row[metric]), cumulative=metric in COUNTERS))
+            told = [metric for metric in (*COUNTERS, *GAUGES) if row.get(metric, "").isdigit()]
+            readings += [Reading("proxy", name, m, float(row[m]), cumulative=m in COUNTERS) for m in told]
         return readings
 
 

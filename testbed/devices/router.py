@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from testbed.devices.base import Box, Complaint, Configs, Readiness, Reading
 from testbed.devices.linux import ALL_KINDS, FORWARDING, SHADOW_SYSCTLS, LinuxNode
@@ -20,6 +21,7 @@ ALWAYS = ("zebra", "mgmtd", "staticd")
 """Started whatever the `daemons` file says, zebra first; mgmtd where this FRR has it."""
 
 OPTIONAL = ("bgpd", "ospfd", "ospf6d", "isisd", "bfdd", "ripd", "ripngd", "pimd", "pbrd", "vrrpd")
+DESIGNATED = 2
 NOT_A_DIFFERENCE = ("Lines To", "===", "frr version", "frr defaults", "hostname", "no hostname", "service integrated")
 """What frr-reload says of a configuration that is in force: its own headings, and lines that are no setting."""
 
@@ -65,8 +67,13 @@ class Router(LinuxNode):
     """FRR in a node of its own: zebra, staticd and the daemons its files ask for."""
 
     reads = ALL_KINDS | {"frr.conf", "daemons"}
-    directories: Mapping[str, str] = {"frr": "/etc/frr", "frr-log": "/var/log/frr", "frr-state": "/var/lib/frr"}
-    defaults = {**SHADOW_SYSCTLS, **FORWARDING}
+    directories: Mapping[str, str] = {
+        "frr": "/etc/frr",
+        "frr-log": "/var/log/frr",
+        "frr-state": "/var/lib/frr",
+        "frr-crash": "/var/tmp",  # each daemon makes a directory frr/DAEMON.PID in it, which nobody removes
+    }
+    defaults: Mapping[str, str] = {**SHADOW_SYSCTLS, **FORWARDING}
 
     def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
         """`vtysh -C` on the file, beside the packet filter's check."""
@@ -120,9 +127,10 @@ class Router(LinuxNode):
             box.run(["vtysh", "-b"])
             (box.home / "run" / "configured").touch()
         running = daemons_of(configs)
+        age = time.time() - (box.home / "run" / "configured").stat().st_mtime
         silent_ports = passive_interfaces(configs.get("frr.conf", b"").decode(errors="replace"))
         for daemon, version in (("ospfd", ""), ("ospf6d", "6")):
-            if daemon in running and (lack := _ospf_lack(box, version, silent_ports)):
+            if daemon in running and (lack := _ospf_lack(box, version, silent_ports, age)):
                 return Readiness(ready=False, waiting_for=f"{box.node.name}: {lack}")
         if "bgpd" in running and (lack := _bgp_lack(box)):
             return Readiness(ready=False, waiting_for=f"{box.node.name}: {lack}")
@@ -153,7 +161,7 @@ class Router(LinuxNode):
         for version in ("", "6"):
             if box.process(f"ospf{version}d") is None:
                 continue
-            for interface, (heard, full) in _ospf_interfaces(box, version).items():
+            for interface, (heard, full, _dead_seconds) in _ospf_interfaces(box, version).items():
                 name, state = f"ospf{version or 'v2'} {interface}", f"{full} of {heard} neighbours full"
                 readings.append(Reading("neighbour", name, "state", 1.0, cumulative=False, state=state))
         return readings
@@ -187,32 +195,45 @@ def _vtysh(box: Box, *commands: str) -> list[dict[str, Any]]:
     return answers + [{}] * (len(commands) - len(answers))
 
 
-def _ospf_interfaces(box: Box, version: str) -> dict[str, tuple[int, int]]:
-    """Interface to (neighbours heard, neighbours full) for every active OSPF interface."""
-    found: dict[str, tuple[int, int]] = {}
+class Adjacency(NamedTuple):
+    """Neighbours that an OSPF interface hears, those it is full with, and after what silence there are none."""
+
+    heard: int
+    full: int
+    dead_seconds: float
+
+
+def _ospf_interfaces(box: Box, version: str) -> dict[str, Adjacency]:
+    """Every active OSPF interface with its neighbours."""
+    found: dict[str, Adjacency] = {}
     if version == "":
         (answer,) = _vtysh(box, "show ip ospf interface json")
         for name, facts in answer.get("interfaces", {}).items():
             if not facts.get("timerPassiveIface") and facts.get("ospfEnabled", True) and name != "lo":
-                found[name] = (int(facts.get("nbrCount", 0)), int(facts.get("nbrAdjacentCount", 0)))
+                heard, full = int(facts.get("nbrCount", 0)), int(facts.get("nbrAdjacentCount", 0))
+                found[name] = Adjacency(heard, full, float(facts.get("timerDeadSecs", 40)))
         return found
     interfaces, neighbours = _vtysh(box, "show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json")
-    heard = neighbours.get("neighbors", [])
+    listed = neighbours.get("neighbors", [])
     for name, facts in interfaces.items():
         if isinstance(facts, dict) and facts.get("attachedToArea") and name != "lo":
-            own = [n for n in heard if n.get("interfaceName") == name]
-            found[name] = (len(own), sum(n.get("state") == "Full" for n in own))
+            own = [n for n in listed if n.get("interfaceName") == name]
+            full = sum(n.get("state") == "Full" for n in own)
+            found[name] = Adjacency(len(own), full, float(facts.get("timerIntervalsConfigDead", 40)))
     return found
 
 
-def _ospf_lack(box: Box, version: str, passive: frozenset[str]) -> str:
+def _ospf_lack(box: Box, version: str, passive: frozenset[str], configured_seconds: float) -> str:
     interfaces = {n: seen for n, seen in _ospf_interfaces(box, version).items() if n not in passive}
     label = f"OSPF{'v3' if version else ''}"
     if not interfaces:
         return f"{label} has no active interface yet"
-    for name, (heard, full) in sorted(interfaces.items()):
-        if heard == 0 or full < heard:
-            return f"{label} neighbour on {name} ({full} of {max(heard, 1)} full)"
+    for name, (heard, full, dead_seconds) in sorted(interfaces.items()):
+        if heard == 0 and configured_seconds < dead_seconds:
+            return f"{label} neighbour on {name} (none heard yet, of one there may be)"
+        # on a shared network routers are full with the designated two only
+        if full < min(heard, DESIGNATED):
+            return f"{label} neighbour on {name} ({full} of {heard} full)"
     return ""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from testbed.network.namespace import Namespace
 
@@ -17,7 +18,7 @@ ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
 
 @dataclass(frozen=True, slots=True)
 class PortState:
-    """An interface's MTU, whether it is up, and its counters by name (`rx_packets`, `tx_dropped` …)."""
+    """An interface by production's name: MTU, whether it is up, and its counters (`rx_packets`, `tx_dropped` …)."""
 
     name: str
     mtu_octets: int
@@ -29,21 +30,30 @@ def ports(namespace: Namespace) -> list[PortState]:
     """Every interface but loopback."""
     found = []
     for link in namespace.netlink.get_links():
-        name = link.get_attr("IFLA_IFNAME")
+        name = _name(link)
         if name == "lo":
             continue
         statistics = link.get_attr("IFLA_STATS64") or {}
         wanted = [f"{side}_{what}" for side in ("rx", "tx") for what in ("packets", "bytes", "dropped", "errors")]
-        up = link.get_attr("IFLA_OPERSTATE") != "DOWN"
+        up = link.get_attr("IFLA_OPERSTATE") not in ("DOWN", "LOWERLAYERDOWN")
         found.append(
             PortState(name, link.get_attr("IFLA_MTU"), up, {key: int(statistics.get(key, 0)) for key in wanted})
         )
     return found
 
 
+def _name(link: Any) -> str:
+    """Production's name, which is the alias where the kernel could not bear it."""
+    return str(link.get_attr("IFLA_IFALIAS") or link.get_attr("IFLA_IFNAME"))
+
+
+def _names(namespace: Namespace) -> dict[int, str]:
+    return {link["index"]: _name(link) for link in namespace.netlink.get_links()}
+
+
 def queue_drops(namespace: Namespace) -> dict[str, int]:
     """Packets dropped by each interface's rate limit or impairment."""
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in namespace.netlink.get_links()}
+    names = _names(namespace)
     drops = {}
     for qdisc in namespace.netlink.get_qdiscs():
         if qdisc.get_attr("TCA_KIND") in ("tbf", "netem"):
@@ -53,15 +63,23 @@ def queue_drops(namespace: Namespace) -> dict[str, int]:
 
 
 def routes(namespace: Namespace) -> dict[str, str]:
-    """The main tables of both families: prefix to `gateway@interface`, or to `blackhole` and its like."""
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in namespace.netlink.get_links()}
-    found = {}
+    """The main tables of both families: prefix to `gateway@interface`, or to `blackhole` and its like.
+
+    Of several routes to one prefix the one that the kernel uses: that of the lowest metric.
+    """
+    names = _names(namespace)
+    found: dict[str, str] = {}
+    metrics: dict[str, int] = {}
     for family in (IPV4, IPV6):
         for route in namespace.netlink.get_routes(family=family, table=MAIN_TABLE):
             address = route.get_attr("RTA_DST")
             if address and address.startswith(("fe80", "ff00")):
                 continue
             prefix = f"{address}/{route['dst_len']}" if address else ("0.0.0.0/0" if family == IPV4 else "::/0")
+            metric = int(route.get_attr("RTA_PRIORITY") or 0)
+            if metric >= metrics.get(prefix, metric + 1):
+                continue
+            metrics[prefix] = metric
             hops = route.get_attr("RTA_MULTIPATH") or [route]
             ways = sorted(
                 f"{_gateway(hop)}@{names.get(hop.get_attr('RTA_OIF') or hop.get('oif'), '-')}" for hop in hops
@@ -70,10 +88,9 @@ def routes(namespace: Namespace) -> dict[str, str]:
     return found
 
 
-def _gateway(hop: object) -> str:
-    get = hop.get_attr  # type: ignore[attr-defined]
-    via = get("RTA_VIA")
-    return str(get("RTA_GATEWAY") or (via and via.get("addr")) or "direct")
+def _gateway(hop: Any) -> str:
+    via = hop.get_attr("RTA_VIA")
+    return str(hop.get_attr("RTA_GATEWAY") or (via and via.get("addr")) or "direct")
 
 
 def protocol_statistics(namespace: Namespace) -> dict[tuple[str, str], int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from testbed.errors import Unsupported
 from testbed.network.namespace import Namespace
 
@@ -17,9 +19,10 @@ NAME_OCTETS = 15
 
 def kernel_name(name: str) -> str:
     """The name an interface bears in the kernel: production's own where it fits, else a stable short form."""
-    if len(name.encode()) <= NAME_OCTETS and "/" not in name and not any(c.isspace() for c in name):
+    plain = name.isascii() and name.isprintable() and not any(c in " /:%" for c in name)
+    if plain and 0 < len(name) <= NAME_OCTETS and name not in (".", ".."):
         return name
-    kept = "".join(c if c.isalnum() else "-" for c in name)[:8]
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:8]
     return f"{kept}{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
 
 
@@ -57,7 +60,9 @@ class Veth:
                 attributes["address"] = port.mac
         self.a.namespace.netlink.link("add", kind="veth", peer=peer, **own)
         for port in (self.a, self.b):
-            port.namespace.netlink.link("set", index=port.index, state="up")
+            # the kernel takes an alias from a change only, not when the interface is made
+            alias = {} if kernel_name(port.name) == port.name else {"ifalias": port.name}
+            port.namespace.netlink.link("set", index=port.index, state="up", **alias)
 
     def disconnect(self) -> None:
         """Remove both ends."""
@@ -66,8 +71,10 @@ class Veth:
 
 def set_mtu(port: Port, mtu_octets: int) -> None:
     """Change an interface's MTU in place and read it back; raises Unsupported."""
-    netlink, index = port.namespace.netlink, port.index
-    netlink.link("set", index=index, mtu=mtu_octets)
+    try:
+        port.namespace.netlink.link("set", index=port.index, mtu=mtu_octets)
+    except NetlinkError as refusal:
+        raise Unsupported(f"{port.namespace.name}:{port.name} refused MTU {mtu_octets}: {refusal}", "") from None
     read = mtu_of(port)
     if read != mtu_octets:
         raise Unsupported(f"{port.namespace.name}:{port.name} took MTU {read}, not {mtu_octets}", "use a smaller MTU")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -144,18 +144,5 @@ def _quiet_network() -> None:
 
 def _on_a_thread(act: Callable[[], Result]) -> Result:
     """Namespaces belong to threads: act on a fresh one, so that ours stays where it is."""
-    values: list[Result] = []
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            values.append(act())
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return values[0]
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        return threads.submit(act).result()

@@ -39,7 +39,7 @@ class TokenBucket:
         """One millisecond of burst, at least two full frames."""
         rate = (impairment.rate_bps or 0) // 8
         queue = impairment.queue_octets or max(int(rate * QUEUE_SECONDS), 32 * 1514)
-        return cls(rate, max(rate // 1000, 3200), queue)
+        return cls(rate, max(rate // 1000, 3200), min(queue, 2**32 - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,11 @@ def impair(port: Port, impairment: Impairment) -> None:
     A kind of queue that is there already is changed, not replaced, so packets in it stay.  Raises
     Unsupported when this kernel lacks what is asked for, or did not take it as asked.
     """
+    if impairment.rate_bps is not None and not 8 <= impairment.rate_bps < 8 * 2**32:
+        raise Unsupported(
+            f"{port.namespace.name}:{port.name} asks for {impairment.rate_bps} bit/s",
+            "give a rate from 8 bit/s to 34 Gbit/s, or none",
+        )
     netem = Netem.of(impairment)
     if netem.differs_from_nothing():
         before = _present(port)[1]

@@ -72,10 +72,14 @@ def own_namespaces(mark: str) -> set[str]:
 
 
 def left_of(mark: str, made: set[str]) -> list[str]:
-    """What of a run is still there after a short grace: processes, or anybody in its namespaces."""
-    deadline = time.monotonic() + GONE_SECONDS
+    """What of a run is still there after a short grace: its processes, or anybody of its time in its namespaces.
+
+    The kernel gives the number of a namespace that is gone to the next one: who came later does not count.
+    """
+    now, deadline = time.time(), time.monotonic() + GONE_SECONDS
     while True:
-        left = [f"process {process.pid}" for process in alive(mark)] + sorted(made & namespaces(psutil.pids()))
+        elders = [process.pid for process in psutil.process_iter(["create_time"]) if process.info["create_time"] < now]
+        left = [f"process {process.pid}" for process in alive(mark)] + sorted(made & namespaces(elders))
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.05)
