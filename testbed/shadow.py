@@ -72,9 +72,9 @@ class NodeBox:
         """The kernel's counters and tables of this node."""
         return NodeKernel(self.namespace)
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str:
-        """Run a command inside the node; raises CommandFailed."""
-        return self.namespace.run(argv, stdin, seconds)
+    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0, *, apart: bool = False) -> str:
+        """Run a command inside the node, or `apart`, in an empty network of its own; raises CommandFailed."""
+        return self.namespace.run(argv, stdin, seconds, apart=apart)
 
     def spawn(self, name: str, argv: Sequence[str]) -> None:
         """Start a daemon inside the node, its output in the run's logs."""

@@ -112,8 +112,8 @@ class Box(Protocol):
         """Its kernel's counters and tables."""
         ...
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0) -> str:
-        """Run a command to its end and return what it printed; raises CommandFailed."""
+    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0, *, apart: bool = False) -> str:
+        """Run a command to its end (`apart`: in an empty network); what it printed, or CommandFailed."""
         ...
 
     def spawn(self, name: str, argv: Sequence[str]) -> None:

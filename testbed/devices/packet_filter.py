@@ -91,7 +91,7 @@ def check_rules(box: Box, configs: Configs) -> list[Complaint]:
             complaints.append(Complaint(file, int(place[1]) if place else None, said))
             continue
         try:
-            box.run(["unshare", "--net", f"{program}-restore"], stdin=configs[file])
+            box.run([f"{program}-restore"], stdin=configs[file], apart=True)
         except CommandFailed as failure:
             # other refusals may be of what the node has and an empty network has not, such as ipsets
             if missing := _NO_CHAIN.search(failure.stderr):

@@ -25,6 +25,9 @@ DESIGNATED = 2
 NOT_A_DIFFERENCE = ("Lines To", "===", "frr version", "frr defaults", "hostname", "no hostname", "service integrated")
 """What frr-reload says of a configuration that is in force: its own headings, and lines that are no setting."""
 
+EXTERNAL_MSECS = 1200
+"""FRR turns external OSPF routes into its own a second after it computed the tree, and tells nobody that it will."""
+
 _AT_LINE = re.compile(r"line (\d+)")
 
 
@@ -234,6 +237,10 @@ def _ospf_lack(box: Box, version: str, passive: frozenset[str], configured_secon
         # on a shared network routers are full with the designated two only
         if full < min(heard, DESIGNATED):
             return f"{label} neighbour on {name} ({full} of {heard} full)"
+    if version == "":
+        (answer,) = _vtysh(box, "show ip ospf json")
+        if "spfTimerDueInMsecs" in answer or answer.get("spfLastExecutedMsecs", EXTERNAL_MSECS) < EXTERNAL_MSECS:
+            return f"{label} to compute its routes"
     return ""
 
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.verdict import Severity
@@ -222,6 +222,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(WORDS, st.text(max_size=12)), max_size=14).map(" ".join))
 def test_hostile_rules_in_the_kernels_own_text_never_break_the_search(text):
     change = edited_once()

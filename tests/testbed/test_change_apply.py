@@ -196,7 +196,11 @@ def test_a_change_that_failed_half_way_is_taken_back_without_undoing_what_was_no
 
 @pytest.mark.parametrize(
     "made",
-    [change(links=(cabled(mtu=10),)), change(links=(cabled(rate_bps=2**40),)), of_files(sysctls="vm.swappiness=1\n")],
+    [
+        change(links=(cabled(mtu=10),)),
+        change(links=(cabled(rate_bps=2**40),)),
+        of_files(sysctls="net.ipv4.no_such_setting=1\n"),
+    ],
 )
 def test_what_the_kernel_refuses_is_unsupported_and_taken_back(made, lab, tmp_path):
     def job(shadow):
