@@ -32,6 +32,9 @@ from testbed.store import RunDirectory
 
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
+RESTORED_TRIES = 2
+"""A restored window that does not look like the baseline is measured once more before anyone is alarmed."""
+
 CHANGE_AT = 0.25
 """Where in the transition window the change is made: a quarter of the traffic has not seen it coming."""
 
@@ -179,9 +182,15 @@ class _Experiment:
             if isinstance(failure, RevertFailed):
                 raise
             raise RevertFailed(self.case.change.name, str(failure)) from failure
-        self._windows(gauge, self.plan.restoration)
-        with self.clock.stretch("judge_s"):
-            restored, detail = judge_restored(gauge.table(), self.case.flows, tolerances(self.case), gauge.records())
+        restored, detail = False, ""
+        for _ in range(RESTORED_TRIES):
+            self._windows(gauge, self.plan.restoration)
+            with self.clock.stretch("judge_s"):
+                restored, detail = judge_restored(
+                    gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
+                )
+            if restored:
+                break
         return self.conclude(gauge, judgement, Rollback(done=True, restored=restored, detail=detail))
 
     def _counters(self) -> pd.DataFrame:
