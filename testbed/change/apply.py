@@ -26,7 +26,7 @@ class Refusal:
 def refusals(shadow: Shadow, change: Change) -> list[Refusal]:
     """What the daemons' own checkers say of the changed files, before anything is touched."""
     found = []
-    for node in sorted({node for node, _file in (*change.before, *change.after)}):
+    for node in _edited(change):
         touched = change.touched(node)
         configs = _configs(shadow, change, node, after=True)
         found += [Refusal(node, c) for c in shadow.check(node, configs) if c.file in touched]
@@ -38,7 +38,7 @@ def apply(shadow: Shadow, change: Change) -> None:
 
     What undoes a command is owed from the moment the command succeeded.
     """
-    for node in sorted({node for node, _file in (*change.before, *change.after)}):
+    for node in _edited(change):
         shadow.reconfigure(node, _configs(shadow, change, node, after=True))
     for link in change.links:
         _reshape(shadow, link, back=False)
@@ -70,7 +70,7 @@ def revert(shadow: Shadow, change: Change) -> None:
             _reshape(shadow, link, back=True)
         except (Unsupported, LookupError) as failure:
             failures.append((f"link {link.a[0]}–{link.b[0]}", failure))
-    for node in sorted({node for node, _file in (*change.before, *change.after)}, reverse=True):
+    for node in reversed(_edited(change)):
         try:
             shadow.reconfigure(node, _configs(shadow, change, node, after=False))
         except (CommandFailed, NotReady, Unsupported) as failure:
@@ -78,6 +78,11 @@ def revert(shadow: Shadow, change: Change) -> None:
     if failures:
         what = ", ".join(name for name, _failure in failures)
         raise RevertFailed(f"{change.name} ({what})", str(failures[0][1])) from failures[0][1]
+
+
+def _edited(change: Change) -> list[str]:
+    """Nodes whose files the change touches, in the one order in which it goes about them."""
+    return sorted({node for node, _file in (*change.before, *change.after)})
 
 
 def _configs(shadow: Shadow, change: Change, node: str, *, after: bool) -> dict[str, bytes]:

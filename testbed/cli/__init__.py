@@ -18,7 +18,7 @@ from testbed.cli.report import report
 from testbed.cli.whatif import whatif
 from testbed.errors import CommandFailed, InvalidInput, NotReady, RevertFailed, Unsupported
 
-FAIL, USAGE, INCONCLUSIVE, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
+USAGE, ENVIRONMENT, INTERRUPTED = 2, 4, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
