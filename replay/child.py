@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self
@@ -141,17 +142,6 @@ class Child:
                 pass  # the supervisor that reaps everything was first
             self._pid = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     def _open(self) -> Channel:
         if self._channel is None:
             raise ChildFailed(f"{self._name} was not started")
@@ -186,6 +176,32 @@ def enter_namespace(netns_fd: int) -> None:
     if libc.setns(netns_fd, _CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"setns to a network namespace (fd {netns_fd}): {os.strerror(code)}")
+
+
+class ChildOwner(ABC):
+    """What runs a child process of its own: enter it to start the process, leave it to end it."""
+
+    _child: Child
+
+    @abstractmethod
+    def start(self) -> None:
+        """Fork the process; returns when it is ready to be told what to do."""
+
+    def stop(self) -> None:
+        """End the process."""
+        self._child.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
 
 
 def ask_real_time(priority: int) -> bool:

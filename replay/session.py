@@ -16,12 +16,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import pandas as pd
 
-from replay.child import Channel, Child, ChildFailed, ask_real_time
+from replay.child import Channel, Child, ChildFailed, ChildOwner, ask_real_time
 from replay.conversation import Patience, TcpConversation
 from replay.exchange import UdpExchange
 from replay.observed import Accepted, Attempt, Notes, Transfer
@@ -61,7 +60,7 @@ class PlayResult:
     unplayable: tuple[tuple[str, str], ...]
 
 
-class Player:
+class Player(ChildOwner):
     """A player process for a whole run; enter it, `play` windows, leave it.
 
     Raises PlayerFailed when the process cannot start, or more flows are open at once than
@@ -97,22 +96,6 @@ class Player:
         chosen = None if only is None else frozenset(only)
         self._child.send(("play", window, chosen))
         return Play(self._child, window, self._schedule, self._realtime)
-
-    def stop(self) -> None:
-        """End the process."""
-        self._child.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _check_descriptors(self, listeners: Sequence[Listener]) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

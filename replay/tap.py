@@ -17,10 +17,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, cast
 
-from replay.child import Channel, Child, ChildFailed, ask_real_time, enter_namespace, libc
+from replay.child import Channel, Child, ChildFailed, ChildOwner, ask_real_time, enter_namespace, libc
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -67,7 +66,7 @@ class Tapped:
         return sum(self.drops.values())
 
 
-class Taps:
+class Taps(ChildOwner):
     """Taps on several nodes in one process; enter it, then `start_window` and `end_window`.
 
     Raises TapFailed when a ring cannot be set up. Each ring holds `blocks` blocks of
@@ -97,22 +96,6 @@ class Taps:
         self._child.send(("end", {node: str(path) for node, path in paths.items()}))
         drops = cast("dict[str, int]", self._child.receive("ended", timeout_s))
         return Tapped(dict(paths), drops)
-
-    def stop(self) -> None:
-        """End the process."""
-        self._child.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class _Ring:
