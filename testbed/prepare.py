@@ -25,6 +25,8 @@ from topologies.load import Lab, load_lab
 from topologies.located import InvalidLab
 
 CUT_SHORT = ("truncated_record", "truncated_compression")
+PLACED = "files/"
+"""Any node may have files put where its own path says: `files/etc/motd` is its /etc/motd."""
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 
@@ -55,7 +57,7 @@ def load(folder: Path, devices: Mapping[str, Device]) -> Lab:
     for node in lab.topology.nodes:
         for file, path in node.configs.items():
             known = devices[node.kind].reads
-            if file not in known:
+            if file not in known and not file.startswith(PLACED):
                 raise InvalidInput(
                     path, 1, 1, f"{file!r}", f"a file that a {node.kind} reads: {', '.join(sorted(known))}"
                 )

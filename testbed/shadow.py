@@ -24,6 +24,9 @@ from topologies.model import Impairment, Node, Topology
 
 POLL_SECONDS = 0.1
 STABLE_READINGS = 3
+PROGRAM = "program"
+"""A node's own programs are known to its box as program0, program1 and so on."""
+
 IPV6_LEAST_MTU = 1280
 """Below it the kernel takes IPv6 from an interface, with addresses and routes."""
 
@@ -179,6 +182,14 @@ class Shadow:
                 device.forget(box)
 
     def _lack(self) -> str | None:
+        ended = [
+            f"{name}: the program {box.node.programs[number][0]} ended by itself"
+            for name, box in self.boxes.items()
+            for number in range(len(box.node.programs))
+            if (process := box.process(f"{PROGRAM}{number}")) is not None and process.poll() is not None
+        ]
+        if ended:
+            return ended[0]
         # every device is asked each time: a router is configured by the first question
         states = [self.device(name).ready(box, self.configs[name]) for name, box in self.boxes.items()]
         return next((state.waiting_for for state in states if not state.ready), None)
@@ -212,6 +223,8 @@ def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path
             shadow.device(node.name).start(boxes[node.name], configs[node.name])
         for node in topology.nodes:
             add_routes(boxes[node.name].namespace, node.routes)
+        for node in topology.nodes:
+            _begin(boxes[node.name])
         yield shadow
     finally:
         net.close()
@@ -228,6 +241,14 @@ def _cable(shadow: Shadow) -> None:
             impair(Port(shadow.boxes[end.node].namespace, end.interface), end.egress)
             shadow.egress[end.node, end.interface] = end.egress
             shadow.mtu[end.node, end.interface] = link.mtu
+
+
+def _begin(box: NodeBox) -> None:
+    """Run the node's own commands once, then start its programs."""
+    for argv in box.node.commands:
+        box.run(argv)
+    for number, argv in enumerate(box.node.programs):
+        box.spawn(f"{PROGRAM}{number}", argv)
 
 
 def _refuse_bad_files(shadow: Shadow, node: Node) -> None:

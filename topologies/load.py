@@ -27,7 +27,7 @@ from topologies.model import (
 from topologies.schema import DefaultKeys, KindKeys, LabFile, LinkKeys, NodeKeys, RouteKeys
 
 LAB_FILE = "lab.yaml"
-KNOWN_KINDS = frozenset({"edge", "host", "router", "firewall", "loadbalancer", "bridge"})
+KNOWN_KINDS = frozenset({"edge", "host", "router", "firewall", "loadbalancer", "bridge", "openvswitch"})
 PATCH_SUFFIXES = frozenset({".patch", ".diff"})
 
 
@@ -140,11 +140,16 @@ def _node(
     return Node(
         name=name,
         kind=keys.kind or defaults.kind or "",
-        interfaces=tuple(Interface(n, i.addresses, i.mac and i.mac.lower()) for n, i in keys.interfaces.items()),
+        interfaces=tuple(
+            Interface(n, i.addresses, i.mac and i.mac.lower(), i.vlan, i.trunk) for n, i in keys.interfaces.items()
+        ),
         routes=tuple(Route(_destination(r), r.via) for r in (*shared.routes, *keys.routes)),
         prefixes=keys.prefixes,
         listen=tuple(Service(protocol, port) for protocol, port in listen),
         configs=dict(configs.get(name, {})),
+        programs=keys.run,
+        commands=keys.exec,
+        stp=keys.stp,
     )
 
 

@@ -20,11 +20,16 @@ DEFAULT_MTU = 1500
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A node's port under production's own name, with its addresses and, when it matters, its MAC."""
+    """A node's port under production's own name, with its addresses and, when it matters, its MAC.
+
+    At a switch `vlan` is the VLAN of untagged frames and `trunk` those that pass tagged (IEEE 802.1Q).
+    """
 
     name: str
     addresses: tuple[IpInterface, ...] = ()
     mac: str | None = None
+    vlan: int | None = None
+    trunk: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the network; `prefixes` are whole networks it answers for (AnyIP), `configs` its files by name."""
+    """A machine of the network; `prefixes` are whole networks it answers for (AnyIP), `configs` its files by name.
+
+    A config named `files/etc/motd` lies at /etc/motd inside the node.  `programs` run in the foreground as long as the
+    node lives, `commands` once when it is up; neither passes a shell.  `stp` is a switch's spanning tree.
+    """
 
     name: str
     kind: str
@@ -86,6 +95,9 @@ class Node:
     prefixes: tuple[IpNetwork, ...] = ()
     listen: tuple[Service, ...] = ()
     configs: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    programs: tuple[tuple[str, ...], ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    stp: bool = False
 
     def interface(self, name: str) -> Interface:
         """The interface of that name; KeyError when this node has none."""

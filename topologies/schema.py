@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, StrictBool, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from topologies import units
@@ -145,6 +145,9 @@ Endpoint = Annotated[
     WithJsonSchema({**_TEXT_SCHEMA, "examples": ["fw1:ens3"]}),
 ]
 Mtu = Annotated[int, Field(ge=68, le=65535, strict=True)]
+VlanId = Annotated[int, Field(ge=1, le=4094, strict=True)]
+Word = Annotated[str, StringConstraints(min_length=1, strict=True)]
+Argv = Annotated[tuple[Word, ...], Field(min_length=1)]
 Kind = Annotated[str, StringConstraints(min_length=1, strict=True)]
 
 
@@ -195,6 +198,8 @@ class InterfaceKeys(Strict):
 
     addresses: tuple[InterfaceAddress, ...] = ()
     mac: Mac | None = None
+    vlan: VlanId | None = None
+    trunk: tuple[VlanId, ...] = ()
 
 
 class RouteKeys(Strict):
@@ -227,6 +232,9 @@ class NodeKeys(KindKeys):
     kind: Kind | None = None
     interfaces: dict[InterfaceName, InterfaceEntry] = Field(default_factory=dict)
     prefixes: tuple[Prefix, ...] = ()
+    run: tuple[Argv, ...] = ()
+    exec: tuple[Argv, ...] = ()
+    stp: StrictBool = False
 
 
 class TopologyKeys(Strict):
