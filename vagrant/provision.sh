@@ -33,6 +33,8 @@ curl:curl
 openssl:openssl
 ca-certificates:update-ca-certificates
 shellcheck:shellcheck
+mininet:mnexec
+openvswitch-switch:ovs-vswitchd
 '
 
 fail() {
@@ -95,8 +97,8 @@ install_packages() {
 }
 
 system=$(os_release)
-# Ubuntu's chromium package is a door to a snap: browser tests skip there.
-case $system in debian*) wanted="$wanted chromium:chromium" ;; esac
+# Ubuntu's chromium package is a door to a snap, and it has no User-mode Linux: what needs them says so there.
+case $system in debian*) wanted="$wanted chromium:chromium user-mode-linux:linux.uml" ;; esac
 lacking=$(missing)
 if [ "${1:-}" = --missing ]; then
     echo "$lacking"
