@@ -14,13 +14,14 @@ from pathlib import Path
 
 from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
 from testbed.errors import InvalidInput, NotReady
-from testbed.network.addressing import add_routes, answer_for, put_back_addresses, set_addresses, set_sysctls
+from testbed.network.addressing import add_routes, put_back_addresses, set_addresses, set_sysctls
+from testbed.network.fresh_rates import is_rate_only, limit_rates
 from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
-from testbed.network.link import Port, kernel_name, set_mtu
+from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
 from testbed.network.namespace import Namespace
 from testbed.network.qdisc import impair
-from topologies.model import Impairment, Node, Topology
+from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 
 POLL_SECONDS = 0.1
 STABLE_READINGS = 3
@@ -113,7 +114,7 @@ class Shadow:
 
     def device(self, node: str) -> Device:
         """The device kind of a node."""
-        return self.devices[self.topology.node(node).kind]
+        return self.devices[self.boxes[node].node.kind]
 
     def namespaces(self) -> Mapping[str, int]:
         """Network namespace descriptors by node, for who opens sockets in them."""
@@ -216,8 +217,7 @@ def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path
         shadow = Shadow(topology, devices, net, boxes, configs, {}, {})
         _cable(shadow)
         for node in topology.nodes:
-            set_addresses(boxes[node.name].namespace, node.interfaces)
-            answer_for(boxes[node.name].namespace, node.prefixes)
+            set_addresses(boxes[node.name].namespace, node.interfaces, node.prefixes)
         for node in topology.nodes:
             _refuse_bad_files(shadow, node)
             shadow.device(node.name).start(boxes[node.name], configs[node.name])
@@ -235,12 +235,27 @@ def _box(net: ShadowNet, node: Node, device: Device, log_directory: Path) -> Nod
 
 
 def _cable(shadow: Shadow) -> None:
+    shadow.net.connect([_veth(shadow, link) for link in shadow.topology.links])
+    rates = []
     for link in shadow.topology.links:
-        shadow.net.connect((link.a.node, link.a.interface), (link.b.node, link.b.interface), link.mtu)
         for end in (link.a, link.b):
-            impair(Port(shadow.boxes[end.node].namespace, end.interface), end.egress)
+            port = Port(shadow.boxes[end.node].namespace, end.interface)
+            if is_rate_only(end.egress):
+                rates.append((port, end.egress))
+            elif end.egress != Impairment():
+                impair(port, end.egress)
             shadow.egress[end.node, end.interface] = end.egress
             shadow.mtu[end.node, end.interface] = link.mtu
+    limit_rates(rates)
+
+
+def _veth(shadow: Shadow, link: Link) -> Veth:
+    return Veth(_port(shadow, link.a), _port(shadow, link.b), link.mtu)
+
+
+def _port(shadow: Shadow, end: LinkEnd) -> Port:
+    box = shadow.boxes[end.node]
+    return Port(box.namespace, end.interface, box.node.interface(end.interface).mac)
 
 
 def _begin(box: NodeBox) -> None:

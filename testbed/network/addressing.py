@@ -9,78 +9,71 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from testbed.errors import Unsupported
 from testbed.network.link import Port
 from testbed.network.namespace import Namespace
-from topologies.model import Interface, IpAddress, IpInterface, IpNetwork, Route
-
-LOOPBACK_INDEX = 1
-LOCAL_ROUTE, LOCAL_TABLE, HOST_SCOPE = "local", 255, 254
-NODAD = 0x02
+from testbed.network.rtnl import GET_ADDRESS, IFA_ADDRESS, IFA_LOCAL, LOOPBACK, Batch, dump
+from topologies.model import Interface, IpAddress, IpNetwork, Route
 
 
-def set_addresses(namespace: Namespace, interfaces: Sequence[Interface]) -> None:
-    """Give every interface its addresses (IPv6 without duplicate detection, so usable at once)."""
+def set_addresses(namespace: Namespace, interfaces: Sequence[Interface], prefixes: Sequence[IpNetwork] = ()) -> None:
+    """Give every interface its addresses, and the namespace every address of `prefixes` (AnyIP); read back.
+
+    IPv6 comes without duplicate detection, so that it is usable at once.  Raises Unsupported.
+    """
+    wanted = Batch()
     for interface in interfaces:
-        index = LOOPBACK_INDEX if interface.name == "lo" else Port(namespace, interface.name).index
+        index = _index(namespace, interface)
         for address in interface.addresses:
-            _add_address(namespace, index, address)
-    _read_back(namespace, interfaces)
-
-
-def put_back_addresses(namespace: Namespace, interface: Interface) -> None:
-    """Add those addresses that the kernel took away, as it does with IPv6 below an MTU of 1280."""
-    index = Port(namespace, interface.name).index
-    present = _present(namespace, index)
-    for address in interface.addresses:
-        if address.ip not in present:
-            _add_address(namespace, index, address)
-
-
-def _add_address(namespace: Namespace, index: int, address: IpInterface) -> None:
-    extra = {"flags": NODAD} if address.version == 6 else {}
-    try:
-        namespace.netlink.addr(
-            "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra
-        )
-    except NetlinkError as refusal:
-        raise Unsupported(f"{namespace.name} refused the address {address}: {refusal}", "") from None
-
-
-def _present(namespace: Namespace, index: int | None = None) -> set[IpAddress]:
-    found = namespace.netlink.get_addr() if index is None else namespace.netlink.get_addr(index=index)
-    return {ip_address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) for a in found}
-
-
-def _read_back(namespace: Namespace, interfaces: Sequence[Interface]) -> None:
+            wanted.address(index, address)
+    for prefix in prefixes:
+        wanted.local(prefix, LOOPBACK)
+    if not len(wanted):
+        return
+    _send(namespace, wanted)
     present = _present(namespace)
     missing = [str(a.ip) for i in interfaces for a in i.addresses if a.ip not in present]
     if missing:
         raise Unsupported(f"{namespace.name} did not take the addresses {', '.join(missing)}", "check the lab file")
 
 
+def put_back_addresses(namespace: Namespace, interface: Interface) -> None:
+    """Add those addresses that the kernel took away, as it does with IPv6 below an MTU of 1280."""
+    index = _index(namespace, interface)
+    present, lost = _present(namespace, index), Batch()
+    for address in interface.addresses:
+        if address.ip not in present:
+            lost.address(index, address)
+    _send(namespace, lost)
+
+
 def add_routes(namespace: Namespace, routes: Sequence[Route], *, anew: bool = False) -> None:
     """Add static routes (`anew`: also those already there); raises Unsupported with the kernel's word."""
+    wanted = Batch()
     for route in routes:
-        try:
-            namespace.netlink.route("replace" if anew else "add", dst=str(route.to), gateway=str(route.via))
-        except NetlinkError as refusal:
-            raise Unsupported(f"{namespace.name} refused the route {route.to} via {route.via}: {refusal}", "") from None
+        wanted.route(route.to, route.via, anew=anew)
+    _send(namespace, wanted)
 
 
-def answer_for(namespace: Namespace, prefixes: Sequence[IpNetwork]) -> None:
-    """Make the namespace own every address of `prefixes` (AnyIP), without adding one of them."""
-    for prefix in prefixes:
-        namespace.netlink.route(
-            "add",
-            dst=str(prefix),
-            oif=LOOPBACK_INDEX,
-            type=LOCAL_ROUTE,
-            table=LOCAL_TABLE,
-            scope=HOST_SCOPE if prefix.version == 4 else 0,
-        )
+def _index(namespace: Namespace, interface: Interface) -> int:
+    return LOOPBACK if interface.name == "lo" else Port(namespace, interface.name).index
+
+
+def _send(namespace: Namespace, batch: Batch) -> None:
+    try:
+        batch.send(namespace.line)
+    except OSError as refusal:
+        raise Unsupported(f"{namespace.name} refused the {refusal.strerror}", "check the lab file") from None
+
+
+def _present(namespace: Namespace, index: int | None = None) -> set[IpAddress]:
+    """The addresses of a namespace, or of one of its interfaces."""
+    return {
+        ip_address(packed)
+        for answer in dump(namespace.line, GET_ADDRESS)
+        if (index is None or answer.fields[4] == index)
+        and (packed := answer.attributes.get(IFA_LOCAL) or answer.attributes.get(IFA_ADDRESS))
+    }
 
 
 def set_sysctls(namespace: Namespace, settings: Mapping[str, str]) -> dict[str, str]:

@@ -7,12 +7,14 @@ discipline's business.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.errors import Unsupported
 from testbed.network.namespace import Namespace
+from testbed.network.rtnl import Batch, End
 
 NAME_OCTETS = 15
 
@@ -36,7 +38,10 @@ class Port:
 
     @property
     def index(self) -> int:
-        """The interface's number inside its namespace."""
+        """The interface's number inside its namespace; raises LookupError."""
+        made = self.namespace.indexes.get(kernel_name(self.name))
+        if made is not None:
+            return made
         found: list[int] = self.namespace.netlink.link_lookup(ifname=kernel_name(self.name))
         if not found:
             raise LookupError(f"{self.namespace.name} has no interface {self.name}")
@@ -49,24 +54,48 @@ class Veth:
 
     a: Port
     b: Port
-
-    def connect(self, mtu_octets: int) -> None:
-        """Make the pair in place: no interface is ever seen, renamed or moved in another namespace."""
-        peer: dict[str, object] = {"ifname": kernel_name(self.b.name), "net_ns_fd": self.b.namespace.net_fd}
-        own: dict[str, object] = {"ifname": kernel_name(self.a.name)}
-        for port, attributes in ((self.a, own), (self.b, peer)):
-            attributes["mtu"] = mtu_octets
-            if port.mac:
-                attributes["address"] = port.mac
-        self.a.namespace.netlink.link("add", kind="veth", peer=peer, **own)
-        for port in (self.a, self.b):
-            # the kernel takes an alias from a change only, not when the interface is made
-            alias = {} if kernel_name(port.name) == port.name else {"ifalias": port.name}
-            port.namespace.netlink.link("set", index=port.index, state="up", **alias)
+    mtu_octets: int = 1500
 
     def disconnect(self) -> None:
         """Remove both ends."""
-        self.a.namespace.netlink.link("del", index=self.a.index)
+        gone = Batch()
+        gone.remove(self.a.index)
+        gone.send(self.a.namespace.line)
+        for port in (self.a, self.b):
+            del port.namespace.indexes[kernel_name(port.name)]
+
+
+def lay(cables: Sequence[Veth]) -> None:
+    """Make all pairs in place, both ends up: no interface is ever seen, renamed or moved in another namespace.
+
+    Raises Unsupported with the kernel's word when a name, MAC or MTU is refused.
+    """
+    made: dict[int, tuple[Namespace, Batch]] = {}
+    finished: dict[int, tuple[Namespace, Batch]] = {}
+    for cable in cables:
+        own, peer = _end(cable.a), _end(cable.b)
+        _batch(made, cable.a.namespace).veth(own, peer, cable.b.namespace.net_fd, cable.mtu_octets)
+        _batch(finished, cable.b.namespace).up(peer.index)
+        for port, end in ((cable.a, own), (cable.b, peer)):
+            if end.name != port.name:
+                _batch(finished, port.namespace).alias(end.index, port.name)
+    for namespace, batch in (*made.values(), *finished.values()):
+        try:
+            batch.send(namespace.line)
+        except OSError as refusal:
+            raise Unsupported(
+                f"{namespace.name} refused the {refusal.strerror}", "check names and MTU in the lab"
+            ) from None
+
+
+def _end(port: Port) -> End:
+    name, index = kernel_name(port.name), port.namespace.next_index()
+    port.namespace.indexes[name] = index
+    return End(index, name, port.mac)
+
+
+def _batch(batches: dict[int, tuple[Namespace, Batch]], namespace: Namespace) -> Batch:
+    return batches.setdefault(namespace.net_fd, (namespace, Batch()))[1]
 
 
 def set_mtu(port: Port, mtu_octets: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mininet.link import Intf, Link
@@ -17,7 +17,7 @@ from mininet.net import Mininet
 from mininet.node import Node
 
 from testbed.errors import CommandFailed
-from testbed.network.link import Port, Veth
+from testbed.network.link import Port, Veth, kernel_name, lay
 from testbed.network.namespace import Namespace, make_namespace
 
 
@@ -72,10 +72,10 @@ class ShadowInterface(Intf):  # type: ignore[misc]
 
 
 class ShadowLink(Link):  # type: ignore[misc]
-    """A Mininet link made of one veth pair, in place in both namespaces."""
+    """A Mininet link made of one veth pair, in place in both namespaces; `veth` is one that is there already."""
 
-    def __init__(self, node1: ShadowNode, node2: ShadowNode, mtu_octets: int = 1500, **params: Any) -> None:
-        self.mtu_octets = mtu_octets
+    def __init__(self, node1: ShadowNode, node2: ShadowNode, veth: Veth | None = None, **params: Any) -> None:
+        self.veth = veth
         super().__init__(node1, node2, **{**params, "intf": ShadowInterface})
 
     def makeIntfPair(
@@ -88,15 +88,18 @@ class ShadowLink(Link):  # type: ignore[misc]
         node2: ShadowNode | None = None,
         deleteIntfs: bool = True,
     ) -> None:
-        """Make the veth pair over netlink."""
+        """Make the veth pair over netlink, if it was not made with many others."""
         if node1 is None or node2 is None:
             raise TypeError("a shadow link joins two nodes")
-        self.veth = Veth(Port(node1.namespace, intfname1, addr1), Port(node2.namespace, intfname2, addr2))
-        self.veth.connect(self.mtu_octets)
+        if self.veth is None:
+            self.veth = Veth(Port(node1.namespace, intfname1, addr1), Port(node2.namespace, intfname2, addr2))
+            lay([self.veth])
 
     def delete(self) -> None:
         """Remove both ends."""
-        self.veth.disconnect()
+        if self.veth is not None:
+            self.veth.disconnect()
+            self.veth = None
 
 
 class ShadowNet(Mininet):  # type: ignore[misc]
@@ -112,16 +115,18 @@ class ShadowNet(Mininet):  # type: ignore[misc]
         node: ShadowNode = self.addHost(name, ip=None, directories=directories)
         return node
 
-    def connect(self, a: tuple[str, str], b: tuple[str, str], mtu_octets: int) -> ShadowLink:
-        """Add a link between two (node, interface) ends."""
-        link: ShadowLink = self.addLink(
-            self.nameToNode[a[0]],
-            self.nameToNode[b[0]],
-            intfName1=a[1],
-            intfName2=b[1],
-            mtu_octets=mtu_octets,
-        )
-        return link
+    def connect(self, cables: Sequence[Veth]) -> None:
+        """Add links, all made at once; the ports are those of our nodes."""
+        lay(cables)
+        for veth in cables:
+            a, b = veth.a, veth.b
+            self.addLink(
+                self.nameToNode[a.namespace.name],
+                self.nameToNode[b.namespace.name],
+                intfName1=kernel_name(a.name),
+                intfName2=kernel_name(b.name),
+                veth=veth,
+            )
 
     def close(self) -> None:
         """Stop every node; links go with their namespaces."""

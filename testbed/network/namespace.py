@@ -10,14 +10,16 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import IO, Any, TypeVar
 
 from pyroute2 import IPRoute
 
 from testbed.errors import CommandFailed
+from testbed.network import rtnl
 from testbed.sandbox import CLONE_NEWNET, CLONE_NEWNS, MS_BIND, SCRATCH, mount, setns, unshare
 
 Result = TypeVar("Result")
@@ -28,14 +30,32 @@ COMMAND_SECONDS = 60.0
 class Namespace:
     """The network and mount namespace of one node, with a netlink socket kept open in it.
 
-    Opening a netlink socket per request costs more than the request; it is opened once here.
+    Opening a netlink socket per request costs more than the request; `line` is opened once here.
     """
 
     name: str
     net_fd: int
     mount_fd: int
-    netlink: Any
+    line: socket.socket
+    indexes: dict[str, int] = field(default_factory=dict)
+    """Interfaces made by us, by the kernel's name."""
+
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _netlink: Any = None
+
+    @property
+    def netlink(self) -> Any:
+        """pyroute2's view of the namespace, for questions that are asked once; made when first wanted."""
+        if self._netlink is None:
+            # pyroute2 opens a socket lazily on the thread that uses it: hand it one made in there
+            family, kind = socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+            line = self.inside(lambda: socket.socket(family, kind, socket.NETLINK_ROUTE))
+            self._netlink = IPRoute(fileno=line.detach())
+        return self._netlink
+
+    def next_index(self) -> int:
+        """A number for an interface to be made; 1 is loopback."""
+        return max(self.indexes.values(), default=rtnl.LOOPBACK) + 1
 
     @property
     def home(self) -> Path:
@@ -49,7 +69,7 @@ class Namespace:
             setns(self.net_fd, CLONE_NEWNET)
             return act()
 
-        return _on_a_thread(entered)
+        return on_a_thread(entered)
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """The command line that runs `command` inside both namespaces."""
@@ -103,7 +123,9 @@ class Namespace:
                 process.kill()
                 process.wait()
         self.processes.clear()
-        self.netlink.close()
+        if self._netlink is not None:
+            self._netlink.close()
+        self.line.close()
         os.close(self.net_fd)
         os.close(self.mount_fd)
 
@@ -124,30 +146,41 @@ def make_namespace(name: str, directories: Mapping[str, str]) -> Namespace:
             if Path(covered).is_dir():
                 mount(str(home / private), covered, None, MS_BIND)
         mount(str(home / "run"), "/run", None, MS_BIND)
-        # pyroute2 opens a socket lazily on the thread that uses it: hand it one made in here
-        line = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        _quiet_network()
         return (
             os.open("/proc/thread-self/ns/net", os.O_RDONLY),
             os.open("/proc/thread-self/ns/mnt", os.O_RDONLY),
-            line,
+            rtnl.opened(),
         )
 
-    net_fd, mount_fd, line = _on_a_thread(made)
-    namespace = Namespace(name, net_fd, mount_fd, IPRoute(fileno=line.detach()))
-    namespace.inside(_quiet_network)
-    namespace.netlink.link("set", index=1, state="up")
+    namespace = Namespace(name, *on_a_thread(made))
+    loopback = rtnl.Batch()
+    loopback.up(rtnl.LOOPBACK)
+    loopback.send(namespace.line)
     return namespace
 
 
 def _quiet_network() -> None:
     """Addresses are usable at once: duplicate detection would hold IPv6, where there is any, back for a second."""
     for setting in ("default/accept_dad", "all/accept_dad", "default/dad_transmits", "default/router_solicitations"):
-        path = Path("/proc/sys/net/ipv6/conf", setting)
-        if path.exists():
-            path.write_text("0")
+        with suppress(FileNotFoundError):
+            Path("/proc/sys/net/ipv6/conf", setting).write_text("0")
 
 
-def _on_a_thread(act: Callable[[], Result]) -> Result:
+def on_a_thread(act: Callable[[], Result]) -> Result:
     """Namespaces belong to threads: act on a fresh one, so that ours stays where it is."""
-    with ThreadPoolExecutor(max_workers=1) as threads:
-        return threads.submit(act).result()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def acted() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            errors.append(error)
+
+    thread = Thread(target=acted)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

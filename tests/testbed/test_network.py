@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mininet.net import Mininet
 
 from testbed.errors import Unsupported
-from testbed.network.addressing import add_routes, answer_for, put_back_addresses, set_addresses, set_sysctls
+from testbed.network.addressing import add_routes, put_back_addresses, set_addresses, set_sysctls
 from testbed.network.kernel_state import ports, protocol_statistics, queue_drops, routes
-from testbed.network.link import NAME_OCTETS, Port, kernel_name, mtu_of, set_mtu
+from testbed.network.link import NAME_OCTETS, Port, Veth, kernel_name, mtu_of, set_mtu
 from testbed.network.mininet_api import ShadowNet
 from testbed.network.qdisc import impair
 from testbed.sandbox import Sandbox
@@ -39,10 +39,14 @@ def inside(job):
     return Sandbox("net").call(made)
 
 
+def cable(net: ShadowNet, a: tuple[str, str], b: tuple[str, str], mtu: int = 1500):
+    net.connect([Veth(*(Port(net.get(node).namespace, name) for node, name in (a, b)), mtu)])
+
+
 def pair(net: ShadowNet, names=("eth0", "eth0"), mtu=1500):
     """Two nodes with a cable and addresses of both families; their namespaces."""
     ends = [net.add(name, {}).namespace for name in ("h1", "h2")]
-    net.connect(("h1", names[0]), ("h2", names[1]), mtu)
+    cable(net, ("h1", names[0]), ("h2", names[1]), mtu)
     for number, (space, name) in enumerate(zip(ends, names, strict=True), start=1):
         own = (ip_interface(f"10.0.0.{number}/24"), ip_interface(f"2001:db8::{number}/64"))
         set_addresses(space, [Interface(name, own)])
@@ -96,7 +100,7 @@ def test_awkward_names_are_taken_by_this_kernel():
         for name in ("h1", "h2"):
             net.add(name, {})
         for number, name in enumerate(names):
-            net.connect(("h1", name), ("h2", f"p{number}"), 1500)
+            cable(net, ("h1", name), ("h2", f"p{number}"))
         return sorted(p.name for p in ports(net.get("h1").namespace))
 
     assert inside(job) == sorted(names)
@@ -206,7 +210,7 @@ def test_a_rate_that_no_bucket_can_hold_is_refused(rate_bps):
 def test_a_node_answers_for_whole_prefixes():
     def job(net):
         h1, h2 = pair(net)
-        answer_for(h2, [ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/48")])
+        set_addresses(h2, [], [ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/48")])
         add(h1, {"198.51.100.0/24": "10.0.0.2", "2001:db8:100::/48": "2001:db8::2"})
         answers = []
         for address in ("198.51.100.77", "2001:db8:100:5::1"):
@@ -341,7 +345,7 @@ def test_fifty_nodes_build_quickly_and_leave_nothing():
         for number in range(50):
             net.add(f"n{number}", {})
             if number:
-                net.connect((f"n{number - 1}", "right"), (f"n{number}", "left"), 1500)
+                cable(net, (f"n{number - 1}", "right"), (f"n{number}", "left"))
         spent = time.monotonic() - started
         middle = net.get("n25").namespace.run(["ip", "-br", "link"])
         net.close()
