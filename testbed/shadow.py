@@ -20,6 +20,7 @@ from testbed.network.kernel_state import PortState, ports, protocol_statistics, 
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
 from testbed.network.namespace import Namespace
+from testbed.network.placed_files import place, tried
 from testbed.network.qdisc import impair
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 
@@ -76,9 +77,24 @@ class NodeBox:
         """The kernel's counters and tables of this node."""
         return NodeKernel(self.namespace)
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0, *, apart: bool = False) -> str:
-        """Run a command inside the node, or `apart`, in an empty network of its own; raises CommandFailed."""
-        return self.namespace.run(argv, stdin, seconds, apart=apart)
+    def run(
+        self,
+        argv: Sequence[str],
+        stdin: bytes = b"",
+        seconds: float = 60.0,
+        *,
+        apart: bool = False,
+        files: Mapping[str, bytes | None] | None = None,
+    ) -> str:
+        """Run a command inside the node, or in an empty network, or on files of its own; raises CommandFailed."""
+        if not files:
+            return self.namespace.run(argv, stdin, seconds, apart=apart)
+        with tried(self.namespace, files) as trial:
+            return trial.run(argv, stdin, seconds, apart=apart)
+
+    def put_files(self, contents: Mapping[str, bytes | None]) -> None:
+        """Put files at absolute paths of the node, or take them away, while it runs; raises Unsupported."""
+        place(self.namespace, contents)
 
     def spawn(self, name: str, argv: Sequence[str]) -> None:
         """Start a daemon inside the node, its output in the run's logs."""

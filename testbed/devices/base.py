@@ -112,8 +112,23 @@ class Box(Protocol):
         """Its kernel's counters and tables."""
         ...
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 60.0, *, apart: bool = False) -> str:
-        """Run a command to its end (`apart`: in an empty network); what it printed, or CommandFailed."""
+    def run(
+        self,
+        argv: Sequence[str],
+        stdin: bytes = b"",
+        seconds: float = 60.0,
+        *,
+        apart: bool = False,
+        files: Mapping[str, bytes | None] | None = None,
+    ) -> str:
+        """Run a command to its end; what it printed, or CommandFailed.
+
+        `apart`: in an empty network of its own; `files`: as if these lay in the node, by absolute path.
+        """
+        ...
+
+    def put_files(self, contents: Mapping[str, bytes | None]) -> None:
+        """Put files at absolute paths of the node, or take them away (None); the machine's own stay as they are."""
         ...
 
     def spawn(self, name: str, argv: Sequence[str]) -> None:

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from testbed.devices.base import Box, Complaint, Configs, Kernel, Readiness, Reading
 from testbed.devices.packet_filter import FAMILIES, check_rules, reload_rules, restore_rules, rule_readings
+from testbed.network.placed_files import misplaced
+
+PLACED = "files"
+"""`files/etc/motd` is the node's /etc/motd, whatever its kind."""
 
 ALL_KINDS = frozenset({"iptables.rules", "ip6tables.rules", "sysctl.conf"})
 
@@ -43,11 +47,12 @@ class LinuxNode:
     defaults: Mapping[str, str] = SHADOW_SYSCTLS
 
     def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
-        """Packet filter syntax, by the restore programs' own test mode."""
-        return check_rules(box, configs)
+        """Packet filter syntax, by the restore programs' own test mode, and where the lab's files are to lie."""
+        return [*check_files(configs), *check_rules(box, configs)]
 
     def start(self, box: Box, configs: Configs) -> None:
-        """Sysctls first, then rules: forwarding must not be open before the filter is."""
+        """Files, then rules, then sysctls: forwarding must not be open before the filter is."""
+        box.put_files(placed(configs))
         restore_rules(box, configs)
         box.set_sysctls({**self.defaults, **parse_sysctls(configs.get("sysctl.conf", b""))})
 
@@ -56,7 +61,11 @@ class LinuxNode:
         return Readiness(ready=True)
 
     def reload(self, box: Box, before: Configs, after: Configs) -> None:
-        """Restore changed rules atomically and set changed sysctls."""
+        """Put changed files, restore changed rules atomically and set changed sysctls.
+
+        A program of the lab's own is not told: production's would not be either.
+        """
+        box.put_files(changed_files(before, after))
         reload_rules(box, before, after)
         old, new = (parse_sysctls(c.get("sysctl.conf", b"")) for c in (before, after))
         changed = {name: value for name, value in new.items() if old.get(name) != value}
@@ -73,6 +82,23 @@ class LinuxNode:
         """Drop cached path MTUs, so that each window discovers them anew."""
         for family in ("-4", "-6"):
             box.run(["ip", family, "route", "flush", "cache"])
+
+
+def placed(configs: Configs) -> dict[str, bytes]:
+    """The files that lie at their own absolute path inside the node."""
+    return {name.removeprefix(PLACED): content for name, content in configs.items() if name.startswith(f"{PLACED}/")}
+
+
+def changed_files(before: Configs, after: Configs) -> dict[str, bytes | None]:
+    """What a change does to the placed files: new contents by path, None for what goes."""
+    old, new = placed(before), placed(after)
+    gone: dict[str, bytes | None] = dict.fromkeys(old.keys() - new.keys())
+    return gone | {path: content for path, content in new.items() if old.get(path) != content}
+
+
+def check_files(configs: Configs) -> list[Complaint]:
+    """One complaint for each file that has no place in a node."""
+    return [Complaint(f"{PLACED}{path}", None, said) for path in placed(configs) if (said := misplaced(path))]
 
 
 def parse_sysctls(text: bytes) -> dict[str, str]:
