@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from testbed import __version__
+from testbed.cli.bench import bench
 from testbed.cli.lab import lab
 from testbed.cli.report import report
 from testbed.cli.whatif import whatif
@@ -32,7 +33,7 @@ def commands() -> None:
     """
 
 
-for command in (whatif, lab, report):
+for command in (whatif, lab, report, bench):
     commands.add_command(command)
 
 

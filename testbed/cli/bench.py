@@ -1,0 +1,64 @@
+"""`testbed bench`: the testbed measures itself, beside references in the same run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from testbed.bench.result import BenchResult, Reference
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the document and nothing else.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure the testbed itself; a ratio above 1 means better than the reference of the same run."""
+
+
+@bench.command("build", epilog="\b\nExample:\n  testbed bench build --nodes 200 --json")
+@click.option("--nodes", default=200, show_default=True, type=click.IntRange(2, 5000), help="Nodes in the row.")
+@AS_JSON
+def build_command(nodes: int, as_json: bool) -> int:
+    """Build and take down a row of nodes with addresses, routes and rates; references: stock Mininet, the kernel."""
+    from testbed.bench.build import bench_build  # noqa: PLC0415  stock Mininet is imported only to be measured
+
+    return _told(bench_build(nodes), as_json)
+
+
+@bench.command("churn", epilog="\b\nExample:\n  testbed bench churn --cycles 40 --json")
+@click.option("--nodes", default=20, show_default=True, type=click.IntRange(2, 1000), help="Nodes in the row.")
+@click.option("--cycles", default=40, show_default=True, type=click.IntRange(4, 10_000), help="How many times.")
+@AS_JSON
+def churn_command(nodes: int, cycles: int, as_json: bool) -> int:
+    """Make and unmake shadows again and again: nothing gets slower, nothing is left; reference: stock Mininet."""
+    from testbed.bench.churn import bench_churn  # noqa: PLC0415  as above
+
+    return _told(bench_churn(nodes, cycles), as_json)
+
+
+def _told(result: BenchResult, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(result.document(), indent=2))
+        return 0
+    table = Table(title=f"bench {result.bench}", title_justify="left", show_edge=False)
+    for column in ("figure", "value"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for name, value in result.figures.items():
+        table.add_row(name, f"{value:g}")
+    told = Console(highlight=False)
+    told.print(table)
+    told.print(_references(result.references))
+    return 0
+
+
+def _references(references: Mapping[str, Reference]) -> Table:
+    table = Table(title="beside it in the same run", title_justify="left", show_edge=False)
+    for column in ("reference", "value", "unit", "ours is better by"):
+        table.add_column(column, justify="left" if column in {"reference", "unit"} else "right")
+    for name, reference in references.items():
+        table.add_row(name, f"{reference.value:g}", reference.unit, f"{reference.ratio:g} ×")
+    return table
