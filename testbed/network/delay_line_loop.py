@@ -1,0 +1,277 @@
+"""The delay line's own process: reads stamped frames, holds each until it is due, and lets it go.
+
+It knows frames, fates and time; who laid the sinks and filters that bring the frames here is not its business.
+One loop on absolute time serves all directions.  It wakes a little early, by as much as it has lately been late, and
+spins the rest.  While every direction's delay is long it reads in gulps: no frame can be due before the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import heapq
+import socket
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from replay.child import Channel, ask_real_time, enter_namespace, libc
+from testbed.network.delay_line_fate import UNTURNED, Fate
+from testbed.network.delay_line_ring import Frame, Ring, turned
+from topologies.model import Impairment
+
+PRIORITY = 20
+READ_AT_ONCE, LET_GO_AT_ONCE = 128, 128
+GULP_NS, LONG_DELAY_NS = 1_000_000, 3_000_000
+MOST_LEAD_NS = 120_000
+RETRY_NS = 100_000
+BUCKET_NS = 1_000
+"""How finely the excess is kept."""
+
+_POLLIN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A new direction: frames that come from the interface `index` of the line's namespace."""
+
+    index: int
+    node: str
+    interface: str
+    impairment: Impairment
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New settings of a direction."""
+
+    index: int
+    impairment: Impairment
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Answer when nothing of this direction is on the way."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Forget a direction."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell every direction's counters since the last report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Begin every sequence of chance anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widen:
+    """Open the ring for long frames, if it is not open yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One direction since the last report; `excess_ns` maps a bucket of BUCKET_NS to how many frames were so late."""
+
+    index: int
+    frames: int
+    lost: int
+    queue_dropped: int
+    refused: int
+    excess: dict[int, int]
+    worst_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All directions, and the frames that the line itself failed to read."""
+
+    counted: tuple[Counted, ...]
+    overflowed: int
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Pollfd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+class _Way:
+    """One direction as the loop has it."""
+
+    __slots__ = ("excess", "fate", "frames", "line", "on_the_way", "refused", "send", "worst_ns")
+
+    def __init__(self, fate: Fate, line: socket.socket) -> None:
+        self.fate, self.line, self.send = fate, line, line.send
+        self.on_the_way = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self.frames, self.refused, self.worst_ns = 0, 0, 0
+        self.excess: dict[int, int] = {}
+
+    def counted(self, index: int) -> Counted:
+        """The counters, which begin anew."""
+        losses = self.fate.counted()
+        told = Counted(
+            index, self.frames, losses.by_chance, losses.by_queue, self.refused, self.excess, self.worst_ns
+        )
+        self.clear()
+        return told
+
+
+class Loop:
+    """Lives in the child: `run` until the parent is gone.
+
+    `netns_fd` is the line's namespace; transmitters arrive on `sockets`, one before each Attach.
+    """
+
+    def __init__(self, netns_fd: int, sockets: socket.socket) -> None:
+        self._netns_fd, self._sockets = netns_fd, sockets
+        self._ways: dict[int, _Way] = {}
+        self._held: list[tuple[int, int, _Way, bytes]] = []
+        self._number = 0
+        self._lead_ns = 20_000
+        self._least_delay_ns = 0
+        self._draining: int | None = None
+
+    def run(self, channel: Channel) -> None:
+        """Everything the child does."""
+        enter_namespace(self._netns_fd)
+        self._rings = [Ring(small=True)]
+        self._fds = (_Pollfd * 2)(
+            _Pollfd(channel.fileno(), _POLLIN, 0), _Pollfd(self._rings[0].line.fileno(), _POLLIN, 0)
+        )
+        channel.send(("ready", ask_real_time(PRIORITY)))
+        while True:
+            taken = self._take()
+            self._let_go()
+            self._answer_drained(channel)
+            if self._wait(taken):
+                self._obey(channel)
+
+    def _take(self) -> int:
+        offset_ns = time.monotonic_ns() - time.time_ns()
+        if len(self._rings) == 1:
+            frames = self._rings[0].take(READ_AT_ONCE)
+        else:
+            frames = sorted(
+                (frame for ring in self._rings for frame in ring.take(READ_AT_ONCE)), key=lambda frame: frame[0]
+            )
+        if frames:
+            self._hold(frames, offset_ns)
+        return len(frames)
+
+    def _hold(self, frames: list[Frame], offset_ns: int) -> None:
+        ways, held, push, number = self._ways, self._held, heapq.heappush, self._number
+        for stamp_ns, index, octets, frame in frames:
+            way = ways.get(index)
+            if way is None:
+                continue  # what the line's own namespace says on an interface it is about to lose
+            way.frames += 1
+            for due_ns, bit in way.fate.meet(stamp_ns + offset_ns, octets):
+                number += 1
+                way.on_the_way += 1
+                push(held, (due_ns, number, way, frame if bit == UNTURNED else turned(frame, bit)))
+        self._number = number
+
+    def _let_go(self) -> None:
+        held, clock, pop = self._held, time.monotonic_ns, heapq.heappop
+        now = clock()
+        for _ in range(LET_GO_AT_ONCE):
+            if not held or held[0][0] > now:
+                return
+            due_ns, number, way, frame = pop(held)
+            try:
+                way.send(frame)
+            except OSError as refusal:
+                if refusal.errno == errno.EAGAIN:  # the next hop's queue is full of ours
+                    heapq.heappush(held, (now + RETRY_NS, number, way, frame))
+                    continue
+                way.refused += 1  # the interface or its peer is down
+            way.on_the_way -= 1
+            late_ns = now - due_ns
+            bucket = late_ns // BUCKET_NS
+            way.excess[bucket] = way.excess.get(bucket, 0) + 1
+            if late_ns > way.worst_ns:
+                way.worst_ns = late_ns
+            now = clock()
+
+    def _wait(self, taken: int) -> bool:
+        """Sleep until something can be done; whether the parent has said something."""
+        gulping = taken and self._least_delay_ns >= LONG_DELAY_NS
+        now = time.monotonic_ns()
+        until = self._held[0][0] - self._lead_ns if self._held else now + 1_000_000_000
+        if taken:
+            until = min(until, now + GULP_NS) if gulping else now
+        left_ns = max(0, until - now)
+        self._fds[0].revents = 0
+        timeout = _Timespec(left_ns // 1_000_000_000, left_ns % 1_000_000_000)
+        ready = libc.ppoll(self._fds, 1 if gulping else len(self._fds), ctypes.byref(timeout), None)
+        if ready == 0 and left_ns:
+            late_ns = time.monotonic_ns() - until
+            # rise at once, fall slowly: to spin is cheaper than to be late
+            self._lead_ns += (late_ns - self._lead_ns) // (2 if late_ns > self._lead_ns else 16)
+            self._lead_ns = min(max(self._lead_ns, 0), MOST_LEAD_NS)
+        return bool(self._fds[0].revents)
+
+    def _obey(self, channel: Channel) -> None:
+        said = channel.receive(0)
+        if isinstance(said, Drain):
+            self._draining = said.index
+            return
+        channel.send(("done", self._done(said)))
+
+    def _done(self, said: object) -> object:
+        answer: object = None
+        if isinstance(said, Attach):
+            _, fds, _, _ = socket.recv_fds(self._sockets, 1, 1)
+            line = socket.socket(fileno=fds[0])
+            line.setblocking(False)
+            self._ways[said.index] = _Way(Fate(said.node, said.interface, said.impairment, said.seed), line)
+            answer = self._ways[said.index].fate.impairment
+        elif isinstance(said, Change):
+            fate = self._ways[said.index].fate
+            fate.change(said.impairment)
+            answer = fate.impairment
+        elif isinstance(said, Detach):
+            self._ways.pop(said.index).line.close()
+        elif isinstance(said, Restart):
+            for way in self._ways.values():
+                way.fate.restart()
+        elif isinstance(said, Report):
+            answer = Told(
+                tuple(way.counted(index) for index, way in self._ways.items()),
+                sum(ring.drops() for ring in self._rings),
+            )
+        elif isinstance(said, Widen):
+            self._widen()
+        self._least_delay_ns = min((way.fate.least_delay_ns for way in self._ways.values()), default=0)
+        return answer
+
+    def _widen(self) -> None:
+        if len(self._rings) == 1:
+            self._rings.append(Ring(small=False))
+            fds = (self._fds[0], self._fds[1], _Pollfd(self._rings[1].line.fileno(), _POLLIN, 0))
+            self._fds = cast("ctypes.Array[_Pollfd]", (_Pollfd * 3)(*fds))
+
+    def _answer_drained(self, channel: Channel) -> None:
+        if self._draining is None:
+            return
+        way = self._ways[self._draining]
+        if way.on_the_way == 0:
+            self._draining = None
+            channel.send(("done", None))
