@@ -76,8 +76,9 @@ def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, 
     """Every port on which some node must answer.
 
     What the lab declares, what load balancers forward to, what firewalls translate to, and what was
-    seen to answer at an end point's own address.
+    seen to answer at an end point's own address; where a node's own programs answer, nobody else does.
     """
+    answering = frozenset(node.name for node in lab.topology.nodes if node.programs)
     wanted: set[tuple[str, int, int]] = set()
     for node in lab.topology.nodes:
         wanted.update((node.name, PROTOCOLS[s.protocol], s.port) for s in node.listen)
@@ -92,7 +93,7 @@ def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, 
         owner = _end_point(lab.topology, address)
         if owner and protocol in (TCP, UDP):
             wanted.add((owner, int(protocol), int(port)))
-    return [Listener(*each) for each in sorted(wanted)]
+    return [Listener(*each) for each in sorted(wanted) if each[0] not in answering]
 
 
 def translations(rules: bytes, flow_address: str, port: int, protocol: int) -> str | None:

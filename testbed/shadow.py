@@ -234,6 +234,7 @@ def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path
         _cable(shadow)
         for node in topology.nodes:
             set_addresses(boxes[node.name].namespace, node.interfaces, node.prefixes)
+            net.tell_addresses(node.name, node.interfaces)
         for node in topology.nodes:
             _refuse_bad_files(shadow, node)
             shadow.device(node.name).start(boxes[node.name], configs[node.name])
@@ -247,7 +248,8 @@ def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path
 
 
 def _box(net: ShadowNet, node: Node, device: Device, log_directory: Path) -> NodeBox:
-    return NodeBox(node, net.add(node.name, device.directories).namespace, log_directory)
+    switch = not any(interface.addresses for interface in node.interfaces)
+    return NodeBox(node, net.add(node.name, device.directories, switch=switch).namespace, log_directory)
 
 
 def _cable(shadow: Shadow) -> None:

@@ -19,6 +19,8 @@ from mininet.node import Node
 from testbed.errors import CommandFailed
 from testbed.network.link import Port, Veth, kernel_name, lay
 from testbed.network.namespace import Namespace, make_namespace
+from testbed.network.rtnl import Batch, is_up
+from topologies.model import Interface
 
 
 class ShadowNode(Node):  # type: ignore[misc]
@@ -64,11 +66,40 @@ class ShadowNode(Node):  # type: ignore[misc]
 
 
 class ShadowInterface(Intf):  # type: ignore[misc]
-    """An interface whose addresses were set over netlink; it only answers questions."""
+    """An interface whose addresses were set over netlink; it only answers questions, and goes up and down."""
 
     def config(self, **params: Any) -> dict[str, Any]:
         """Nothing to type into a shell."""
         return {}
+
+    def ifconfig(self, *args: str) -> str:
+        """Take the interface `up` or `down`; anything else is said to be beyond it, as Mininet says errors."""
+        namespace: Namespace = self.node.namespace
+        change, index = Batch(), namespace.indexes[self.name]
+        match args:
+            case ("up",):
+                change.up(index)
+            case ("down",):
+                change.down(index)
+            case _:
+                return f"no ifconfig {' '.join(args)} here: use ip"
+        change.send(namespace.line)
+        return ""
+
+    def updateIP(self) -> str | None:
+        """The address that the lab gives, if it gives one."""
+        return self.ip  # type: ignore[no-any-return]
+
+    def isUp(self, setUp: bool = False) -> bool:
+        """Whether the kernel has it up; with `setUp` it is brought up first."""
+        if setUp:
+            self.ifconfig("up")
+        namespace: Namespace = self.node.namespace
+        return is_up(namespace.line, namespace.indexes[self.name])
+
+    def status(self) -> str:
+        """Mininet's words for an interface that is there, or is not."""
+        return "OK" if self.name in self.node.namespace.indexes else "MISSING"
 
 
 class ShadowLink(Link):  # type: ignore[misc]
@@ -110,10 +141,24 @@ class ShadowNet(Mininet):  # type: ignore[misc]
         Mininet.inited = True
         super().__init__(topo=None, build=False, host=ShadowNode, link=ShadowLink, intf=ShadowInterface)
 
-    def add(self, name: str, directories: Mapping[str, str]) -> ShadowNode:
+    def add(self, name: str, directories: Mapping[str, str], *, switch: bool = False) -> ShadowNode:
         """Add a node with its private directories (private name to covered path)."""
         node: ShadowNode = self.addHost(name, ip=None, directories=directories)
+        if switch:
+            # what has no address of its own is not to be pinged
+            self.hosts.remove(node)
+            self.switches.append(node)
         return node
+
+    def tell_addresses(self, name: str, interfaces: Sequence[Interface]) -> None:
+        """Let Mininet's own questions (`IP()`, `pingall`) know the addresses that were set: the first of each."""
+        known = self.nameToNode[name].nameToIntf
+        for interface in interfaces:
+            mininet_interface = known.get(kernel_name(interface.name))
+            if mininet_interface is not None and interface.addresses:
+                first = min(interface.addresses, key=lambda address: address.version)
+                mininet_interface.ip = str(first.ip)
+                mininet_interface.prefixLen = first.network.prefixlen
 
     def connect(self, cables: Sequence[Veth]) -> None:
         """Add links, all made at once; the ports are those of our nodes."""
@@ -130,7 +175,8 @@ class ShadowNet(Mininet):  # type: ignore[misc]
 
     def close(self) -> None:
         """Stop every node; links go with their namespaces."""
-        for node in reversed(self.hosts):
+        for node in reversed([*self.hosts, *self.switches]):
             node.terminate()
         self.hosts.clear()
+        self.switches.clear()
         self.links.clear()

@@ -95,6 +95,10 @@ class Batch:
         """Bring an interface up."""
         self._add(f"interface {index} up", NEW_LINK, 0, _LINK.pack(0, 0, index, _UP, _UP))
 
+    def down(self, index: int) -> None:
+        """Take an interface down."""
+        self._add(f"interface {index} down", NEW_LINK, 0, _LINK.pack(0, 0, index, 0, _UP))
+
     def remove(self, index: int) -> None:
         """Remove an interface, and with a veth its peer."""
         self._add(f"removal of interface {index}", DELETE_LINK, 0, _LINK.pack(0, 0, index, 0, 0))
@@ -181,6 +185,11 @@ def dump(line: socket.socket, what: int) -> Iterator[Answer]:
                 code = -struct.unpack_from("=i", content)[0]
                 raise OSError(code, os.strerror(code))
             yield Answer(body.unpack_from(content), attributes(content[body.size :]))
+
+
+def is_up(line: socket.socket, index: int) -> bool:
+    """Whether an interface is administratively up."""
+    return any(link.fields[2] == index and link.fields[3] & _UP for link in dump(line, GET_LINK))
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
