@@ -20,6 +20,7 @@ tcpdump:tcpdump
 tcpreplay:tcpreplay
 iperf3:iperf3
 iproute2:ip
+iputils-ping:ping
 util-linux:unshare
 procps:ps
 python3:python3
