@@ -1,0 +1,294 @@
+"""What FRR's daemons say of themselves: which neighbours are not up yet, and the counters of a router.
+
+Asked through vtysh in one go and read from its JSON, tolerant of what a release adds or leaves out.
+It starts and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from testbed.devices.base import Box, Reading
+from testbed.errors import CommandFailed
+
+DESIGNATED = 2
+EXTERNAL_MSECS = 1200
+"""FRR turns external OSPF routes into its own a second after it computed the tree, and tells nobody that it will."""
+
+ISIS_HOLD_SECONDS = 30.0
+
+
+def ask(box: Box, *commands: str) -> list[Any]:
+    """The JSON answers of several `show` commands; an empty object for one that has nothing to say."""
+    text = box.run(["vtysh", *(word for command in commands for word in ("-c", command))]).strip()
+    answers: list[Any] = []
+    decoder = json.JSONDecoder()
+    while text:
+        try:
+            answer, end = decoder.raw_decode(text)
+        except json.JSONDecodeError:
+            raise CommandFailed(box.node.name, ("vtysh", *commands), 0, f"found {text[:80]!r}, expected JSON") from None
+        answers.append(answer)
+        text = text[end:].lstrip()
+    return answers + [{}] * (len(commands) - len(answers))
+
+
+def lack(box: Box, running: Sequence[str], frr_conf: str, configured_seconds: float) -> str:
+    """What the router still waits for, or the empty string; `configured_seconds` since it got its configuration."""
+    passive = passive_interfaces(frr_conf)
+    for daemon, version in (("ospfd", ""), ("ospf6d", "6")):
+        if daemon in running and (why := _ospf_lack(box, version, passive, configured_seconds)):
+            return why
+    if "isisd" in running and (why := _isis_lack(box, configured_seconds)):
+        return why
+    if "bfdd" in running and (why := bfd_lack(*ask(box, "show bfd peers json"))):
+        return why
+    if "bgpd" in running:
+        return bgp_lack(*ask(box, "show bgp vrf all summary json", "show bgp vrf all neighbors json"))
+    return ""
+
+
+def router_readings(box: Box, running: Sequence[str]) -> list[Reading]:
+    """Routes by protocol, a fingerprint of each family's table, and every neighbour's state."""
+    readings = []
+    families = ("ipv4", "ipv6")
+    tables = ask(box, "show ip route vrf all json", "show ipv6 route vrf all json")
+    for family, table in zip(families, tables, strict=True):
+        readings += rib_readings(family, table)
+    for version in ("", "6"):
+        if f"ospf{version}d" in running:
+            for interface, (heard, full, _dead_seconds) in _ospf_interfaces(box, version).items():
+                state = f"{full} of {heard} neighbours full"
+                readings.append(_state("neighbour", f"ospf{version or 'v2'} {interface}", state))
+    if "isisd" in running:
+        (answer,) = ask(box, "show isis vrf all neighbor detail json")
+        for interface, states in sorted(isis_neighbours(answer).items()):
+            up = sum(state == "Up" for state in states)
+            readings.append(_state("neighbour", f"isis {interface}", f"{up} of {len(states)} neighbours up"))
+    if "bfdd" in running:
+        (answer,) = ask(box, "show bfd peers json")
+        readings += [_state("neighbour", f"bfd {name}", status) for name, status in _bfd_peers(answer)]
+    if "bgpd" in running:
+        (answer,) = ask(box, "show bgp vrf all summary json")
+        readings += bgp_readings(answer)
+    return readings
+
+
+def _state(kind: str, name: str, state: str) -> Reading:
+    return Reading(kind, name, "state", 1.0, cumulative=False, state=state)
+
+
+def rib_readings(family: str, table: Any) -> list[Reading]:
+    """Routes by protocol, and a hash that is equal as long as every route leads the same way."""
+    protocols: Counter[str] = Counter()
+    ways = []
+    for route in _routes(table):
+        protocol = str(route.get("protocol", "?"))
+        protocols[protocol] += 1
+        hops = sorted(
+            f"{hop.get('ip', '-')}@{hop.get('interfaceName', '-')}{'' if hop.get('active') else '!'}"
+            for hop in _objects(route.get("nexthops"))
+        )
+        facts = (route.get(name) for name in ("vrfName", "prefix", "selected", "distance", "metric"))
+        ways.append(" ".join((protocol, *(str(fact) for fact in facts), *hops)))
+    digest = hashlib.sha256("\n".join(sorted(ways)).encode()).hexdigest()[:16]
+    counts = [
+        Reading("rib", f"{family} {protocol}", "routes", float(number), cumulative=False)
+        for protocol, number in sorted(protocols.items())
+    ]
+    return [*counts, Reading("rib", family, "hash", 1.0, cumulative=False, state=digest)]
+
+
+def _routes(table: Any) -> Iterator[Mapping[str, Any]]:
+    """Every route below, whether or not the release puts the tables of VRFs apart."""
+    for found in table.values() if isinstance(table, dict) else ():
+        yield from _routes(found)
+        yield from (route for route in _objects(found) if "prefix" in route)
+
+
+def bgp_readings(summary: Any) -> list[Reading]:
+    """A peer's state, and by address family how many prefixes came and went."""
+    readings: dict[tuple[str, str], Reading] = {}
+    for family, peer, facts in _bgp_peers(summary):
+        state = str(facts.get("state", "unknown"))
+        readings[peer, "state"] = _state("neighbour", f"bgp {peer}", state)
+        for metric, key in (("prefixes_received", "pfxRcd"), ("prefixes_sent", "pfxSnt")):
+            name = f"bgp {peer} {family}"
+            value = float(facts.get(key) or 0)
+            readings[name, metric] = Reading("neighbour", name, metric, value, cumulative=False)
+    return list(readings.values())
+
+
+def _bgp_peers(summary: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(family, peer, facts); a peer of another VRF than the default is named `VRF/PEER`."""
+    for vrf, families in _entries(summary):
+        for family, facts in _entries(families):
+            for peer, told in _entries(facts.get("peers")):
+                yield family, peer if vrf == "default" else f"{vrf}/{peer}", told
+
+
+def _entries(answer: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """The objects inside an object, by name."""
+    found = answer.items() if isinstance(answer, dict) else ()
+    return sorted((str(name), value) for name, value in found if isinstance(value, dict))
+
+
+def _objects(answer: Any) -> list[Mapping[str, Any]]:
+    """The objects inside an array."""
+    return [value for value in answer if isinstance(value, dict)] if isinstance(answer, list) else []
+
+
+def bgp_lack(summary: Any, neighbours: Any) -> str:
+    """The first peer that is not established, or did not yet send or get all of its routes.
+
+    A peer says by End-of-RIB that these were all (RFC 4724, section 2), if both sides can.
+    """
+    for _family, peer, facts in _bgp_peers(summary):
+        state = str(facts.get("state", "unknown"))
+        if state != "Established" and "Admin" not in state:
+            return f"BGP peer {peer} ({state})"
+    for vrf, peers in _entries(neighbours):
+        for peer, facts in _entries(peers):
+            if facts.get("bgpState") == "Established" and (why := _first_routes(facts)):
+                return f"BGP peer {peer if vrf == 'default' else f'{vrf}/{peer}'} {why}"
+    return ""
+
+
+def _first_routes(peer: Mapping[str, Any]) -> str:
+    told = dict(_entries(peer))
+    can, ends = told.get("neighborCapabilities", {}), dict(_entries(told.get("gracefulRestartInfo")))
+    if can.get("gracefulRestart") != "advertisedAndReceived":
+        return ""
+    families = [f for f, how in _entries(can.get("multiprotocolExtensions")) if "advertisedAndReceived" in how]
+    for side, words in (("endOfRibRecv", "to send its first routes"), ("endOfRibSend", "to get our first routes")):
+        missing = [f for f in families if not ends.get(side, {}).get(f)]
+        if missing:
+            return f"{words} ({missing[0]})"
+    return ""
+
+
+def _bfd_peers(answer: Any) -> list[tuple[str, str]]:
+    found = []
+    for peer in _objects(answer):
+        parts = [str(peer.get("peer", "?")), *(str(peer[key]) for key in ("local", "interface") if peer.get(key))]
+        found.append((" ".join(parts), str(peer.get("status", "unknown"))))
+    return sorted(found)
+
+
+def bfd_lack(answer: Any) -> str:
+    """The first BFD session that is neither up nor shut down."""
+    waiting = [(name, status) for name, status in _bfd_peers(answer) if status not in ("up", "shutdown")]
+    return f"BFD session with {waiting[0][0]} ({waiting[0][1]})" if waiting else ""
+
+
+def _circuits(answer: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(answer, dict):
+        yield from _objects(answer.get("circuits"))
+        for value in answer.values():
+            yield from _circuits(value)
+    elif isinstance(answer, list):
+        for value in answer:
+            yield from _circuits(value)
+
+
+def isis_neighbours(answer: Any) -> dict[str, list[str]]:
+    """States of the adjacencies heard, by interface."""
+    found: dict[str, list[str]] = {}
+    for circuit in _circuits(answer):
+        facts = circuit.get("interface")
+        if "adj" in circuit and isinstance(facts, dict):
+            found.setdefault(str(facts.get("name")), []).append(str(facts.get("state")))
+    return found
+
+
+def isis_active(answer: Any) -> dict[str, float]:
+    """Interfaces that look for neighbours, and for how many seconds of silence there may still be one."""
+    found = {}
+    for circuit in _circuits(answer):
+        facts = circuit.get("interface")
+        if not isinstance(facts, dict) or facts.get("is-passive") == "passive" or facts.get("state") != "Up":
+            continue
+        holds = [
+            float(level.get("hello-interval") or 0) * float(dict(_entries(level)).get("holddown", {}).get("count") or 0)
+            for level in _objects(facts.get("levels"))
+        ]
+        if facts.get("name") != "lo":
+            found[str(facts.get("name"))] = max(holds, default=0.0) or ISIS_HOLD_SECONDS
+    return found
+
+
+def _isis_lack(box: Box, configured_seconds: float) -> str:
+    interfaces, neighbours = ask(
+        box, "show isis vrf all interface detail json", "show isis vrf all neighbor detail json"
+    )
+    heard = isis_neighbours(neighbours)
+    for name, hold_seconds in sorted(isis_active(interfaces).items()):
+        states = heard.get(name, [])
+        if not states and configured_seconds < hold_seconds:
+            return f"IS-IS neighbour on {name} (none heard yet, of one there may be)"
+        waiting = [state for state in states if state != "Up"]
+        if waiting:
+            return f"IS-IS neighbour on {name} ({waiting[0]})"
+    return ""
+
+
+class Adjacency(NamedTuple):
+    """Neighbours that an OSPF interface hears, those it is full with, and after what silence there are none."""
+
+    heard: int
+    full: int
+    dead_seconds: float
+
+
+def passive_interfaces(text: str) -> frozenset[str]:
+    """Interfaces that frr.conf makes passive for OSPFv3, which FRR's JSON does not tell."""
+    found, interface = set(), ""
+    for line in text.splitlines():
+        if line.startswith("interface ") and len(line.split()) > 1:
+            interface = line.split()[1]
+        elif re.fullmatch(r"ipv6 ospf6 passive", line.strip()):
+            found.add(interface)
+    return frozenset(found)
+
+
+def _ospf_interfaces(box: Box, version: str) -> dict[str, Adjacency]:
+    """Every active OSPF interface with its neighbours."""
+    found: dict[str, Adjacency] = {}
+    if version == "":
+        (answer,) = ask(box, "show ip ospf interface json")
+        for name, facts in answer.get("interfaces", {}).items():
+            if not facts.get("timerPassiveIface") and facts.get("ospfEnabled", True) and name != "lo":
+                heard, full = int(facts.get("nbrCount", 0)), int(facts.get("nbrAdjacentCount", 0))
+                found[name] = Adjacency(heard, full, float(facts.get("timerDeadSecs", 40)))
+        return found
+    interfaces, neighbours = ask(box, "show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json")
+    listed = neighbours.get("neighbors", [])
+    for name, facts in interfaces.items():
+        if isinstance(facts, dict) and facts.get("attachedToArea") and name != "lo":
+            own = [n for n in listed if n.get("interfaceName") == name]
+            full = sum(n.get("state") == "Full" for n in own)
+            found[name] = Adjacency(len(own), full, float(facts.get("timerIntervalsConfigDead", 40)))
+    return found
+
+
+def _ospf_lack(box: Box, version: str, passive: frozenset[str], configured_seconds: float) -> str:
+    interfaces = {n: seen for n, seen in _ospf_interfaces(box, version).items() if n not in passive}
+    label = f"OSPF{'v3' if version else ''}"
+    if not interfaces:
+        return f"{label} has no active interface yet"
+    for name, (heard, full, dead_seconds) in sorted(interfaces.items()):
+        if heard == 0 and configured_seconds < dead_seconds:
+            return f"{label} neighbour on {name} (none heard yet, of one there may be)"
+        # on a shared network routers are full with the designated two only
+        if full < min(heard, DESIGNATED):
+            return f"{label} neighbour on {name} ({full} of {heard} full)"
+    if version == "":
+        (answer,) = ask(box, "show ip ospf json")
+        if "spfTimerDueInMsecs" in answer or answer.get("spfLastExecutedMsecs", EXTERNAL_MSECS) < EXTERNAL_MSECS:
+            return f"{label} to compute its routes"
+    return ""
