@@ -17,9 +17,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from replay.child import Child, ChildFailed
 from testbed.errors import NotReady, Unsupported
 from testbed.network import delay_line_loop as said
+from testbed.network.delay_line_fate import takes_super_frames
 from testbed.network.delay_line_ring import opened_transmitter
 from testbed.network.delay_line_sink import LineNamespace, Sink
 from testbed.network.link import Port
+from testbed.network.promptness import Promptness
 from topologies.model import Impairment
 
 ANSWER_SECONDS = 10.0
@@ -46,8 +48,13 @@ class LineReport:
     excess_p50_ns: int = 0
     excess_p99_ns: int = 0
     excess_max_ns: int = 0
-    real_time: bool = False
+    promptness: Promptness = Promptness.ORDINARY
     seeded: bool = True
+
+    @property
+    def real_time(self) -> bool:
+        """Whether the line ran at real-time priority."""
+        return self.promptness is Promptness.REAL_TIME
 
 
 class DelayLine:
@@ -63,9 +70,8 @@ class DelayLine:
         self._seed = seed
         self._lock = threading.Lock()
         self._sinks: dict[Key, Sink] = {}
-        self._wide = False
         self._child: Child | None = None
-        self.real_time = False
+        self._promptness = Promptness.ORDINARY
 
     def __contains__(self, key: Key) -> bool:
         return key in self._sinks
@@ -78,7 +84,7 @@ class DelayLine:
             if sink is None:
                 self._bring(key, port, impairment)
                 return
-            self._prepare(sink, impairment)
+            sink.take_super_frames(takes_super_frames(impairment))
             self._compare(key, impairment, self._ask(said.Change(sink.far_index, impairment)))
 
     def remove(self, port: Port) -> None:
@@ -103,9 +109,7 @@ class DelayLine:
             told = self._ask(said.Report())
             assert isinstance(told, said.Told)
             counted = {counters.index: counters for counters in told.counted}
-            return {
-                key: self._report(counted[sink.far_index], told.overflowed) for key, sink in self._sinks.items()
-            }
+            return {key: self._report(counted[sink.far_index], told.overflowed) for key, sink in self._sinks.items()}
 
     def restart(self) -> None:
         """Begin every sequence of chance anew, so that windows meet the same fates."""
@@ -139,7 +143,7 @@ class DelayLine:
         self._start()
         sink = Sink.laid(port, self._line)
         try:
-            self._prepare(sink, impairment)
+            sink.take_super_frames(takes_super_frames(impairment))
             transmitter = port.namespace.inside(lambda: opened_transmitter(sink.port_index))
             with transmitter:
                 socket.send_fds(self._sockets, [b"t"], [transmitter.fileno()])
@@ -158,7 +162,9 @@ class DelayLine:
         self._sockets, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._child = Child(self.ENGINE, said.Loop(self._line.net_fd, theirs).run)
         try:
-            self.real_time = bool(self._child.start())
+            granted = self._child.start()
+            assert isinstance(granted, Promptness)
+            self._promptness = granted
         except ChildFailed as failure:
             self._end()
             raise Unsupported(
@@ -166,16 +172,6 @@ class DelayLine:
             ) from None
         finally:
             theirs.close()
-
-    def _prepare(self, sink: Sink, impairment: Impairment) -> None:
-        """Frame by frame where segments may meet different fates."""
-        super_frames = not impairment.rate_bps and impairment == Impairment(
-            delay_ns=impairment.delay_ns, pdv_ns=impairment.pdv_ns
-        )
-        if (super_frames or sink.is_wide) and not self._wide:
-            self._ask(said.Widen())
-            self._wide = True
-        sink.take_super_frames(super_frames)
 
     def _ask(self, request: object, seconds: float = ANSWER_SECONDS) -> object:
         child = self._child
@@ -202,7 +198,7 @@ class DelayLine:
             p50_ns,
             p99_ns,
             counted.worst_ns,
-            self.real_time,
+            self._promptness,
         )
 
 

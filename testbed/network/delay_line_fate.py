@@ -31,6 +31,11 @@ def chance(seed: int, node: str, interface: str, kind: str) -> random.Random:
     return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
 
 
+def takes_super_frames(impairment: Impairment) -> bool:
+    """Whether several segments may pass as one, because all would meet the same fate."""
+    return impairment == Impairment(delay_ns=impairment.delay_ns, pdv_ns=impairment.pdv_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """Frames that did not leave, by the link's own doing: by chance, or because the queue was full."""
@@ -76,17 +81,16 @@ class Fate:
         self._only_delays = impairment == Impairment(delay_ns=impairment.delay_ns)
         self._floor_ns = self._latest_ns
 
+    def hasten(self, limit_ns: int) -> None:
+        """What is on the way leaves by then, so later frames need not wait longer."""
+        self._floor_ns = min(self._floor_ns, limit_ns)
+        self._last_departure_ns = min(self._last_departure_ns, limit_ns)
+
     @property
     def least_delay_ns(self) -> int:
         """No frame is due sooner than this after its arrival."""
         impairment = self.impairment
         return 0 if impairment.reorder_ratio else max(0, impairment.delay_ns - impairment.pdv_ns)
-
-    @property
-    def takes_super_frames(self) -> bool:
-        """Whether several segments may pass as one, because all would meet the same fate."""
-        impairment = self.impairment
-        return impairment == Impairment(delay_ns=impairment.delay_ns, pdv_ns=impairment.pdv_ns)
 
     def meet(self, arrived_ns: int, octets: int) -> tuple[Copy, ...]:
         """The copies of a frame, none when it is lost."""
@@ -123,13 +127,12 @@ class Fate:
             return ((due_ns, bit),)
         due_ns += impairment.delay_ns
         if impairment.pdv_ns:
-            due_ns += round((2 * self._varies() - 1) * impairment.pdv_ns)
-            return ((max(due_ns, arrived_ns), bit),)
+            due_ns = max(due_ns + round((2 * self._varies() - 1) * impairment.pdv_ns), arrived_ns)
+            self._latest_ns = max(self._latest_ns, due_ns)
+            return ((due_ns, bit),)
         return ((self._in_order(due_ns), bit),)
 
     def _in_order(self, due_ns: int) -> int:
-        if due_ns < self._floor_ns:
-            due_ns = self._floor_ns
-        if due_ns > self._latest_ns:
-            self._latest_ns = due_ns
+        due_ns = max(due_ns, self._floor_ns)
+        self._latest_ns = max(self._latest_ns, due_ns)
         return due_ns

@@ -13,11 +13,12 @@ import heapq
 import socket
 import time
 from dataclasses import dataclass
-from typing import cast
+from operator import itemgetter
 
-from replay.child import Channel, ask_real_time, enter_namespace, libc
+from replay.child import Channel, enter_namespace, libc
 from testbed.network.delay_line_fate import UNTURNED, Fate
 from testbed.network.delay_line_ring import Frame, Ring, turned
+from testbed.network.promptness import ask_promptness
 from topologies.model import Impairment
 
 PRIORITY = 20
@@ -25,6 +26,7 @@ READ_AT_ONCE, LET_GO_AT_ONCE = 128, 128
 GULP_NS, LONG_DELAY_NS = 1_000_000, 3_000_000
 MOST_LEAD_NS = 120_000
 RETRY_NS = 100_000
+PATIENCE_NS = 2_000_000_000
 BUCKET_NS = 1_000
 """How finely the excess is kept."""
 
@@ -75,11 +77,6 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
-class Widen:
-    """Open the ring for long frames, if it is not open yet."""
-
-
-@dataclass(frozen=True, slots=True)
 class Counted:
     """One direction since the last report; `excess_ns` maps a bucket of BUCKET_NS to how many frames were so late."""
 
@@ -126,9 +123,7 @@ class _Way:
     def counted(self, index: int) -> Counted:
         """The counters, which begin anew."""
         losses = self.fate.counted()
-        told = Counted(
-            index, self.frames, losses.by_chance, losses.by_queue, self.refused, self.excess, self.worst_ns
-        )
+        told = Counted(index, self.frames, losses.by_chance, losses.by_queue, self.refused, self.excess, self.worst_ns)
         self.clear()
         return told
 
@@ -151,11 +146,10 @@ class Loop:
     def run(self, channel: Channel) -> None:
         """Everything the child does."""
         enter_namespace(self._netns_fd)
-        self._rings = [Ring(small=True)]
-        self._fds = (_Pollfd * 2)(
-            _Pollfd(channel.fileno(), _POLLIN, 0), _Pollfd(self._rings[0].line.fileno(), _POLLIN, 0)
-        )
-        channel.send(("ready", ask_real_time(PRIORITY)))
+        self._short, self._long = Ring(small=True), Ring(small=False)
+        watched = (channel, self._short.line, self._long.line)
+        self._fds = (_Pollfd * 3)(*(_Pollfd(each.fileno(), _POLLIN, 0) for each in watched))
+        channel.send(("ready", ask_promptness(PRIORITY)))
         while True:
             taken = self._take()
             self._let_go()
@@ -165,12 +159,9 @@ class Loop:
 
     def _take(self) -> int:
         offset_ns = time.monotonic_ns() - time.time_ns()
-        if len(self._rings) == 1:
-            frames = self._rings[0].take(READ_AT_ONCE)
-        else:
-            frames = sorted(
-                (frame for ring in self._rings for frame in ring.take(READ_AT_ONCE)), key=lambda frame: frame[0]
-            )
+        frames = self._short.take(READ_AT_ONCE)
+        if longer := self._long.take(READ_AT_ONCE):
+            frames = sorted(frames + longer, key=itemgetter(0)) if frames else longer
         if frames:
             self._hold(frames, offset_ns)
         return len(frames)
@@ -206,8 +197,7 @@ class Loop:
             late_ns = now - due_ns
             bucket = late_ns // BUCKET_NS
             way.excess[bucket] = way.excess.get(bucket, 0) + 1
-            if late_ns > way.worst_ns:
-                way.worst_ns = late_ns
+            way.worst_ns = max(way.worst_ns, late_ns)
             now = clock()
 
     def _wait(self, taken: int) -> bool:
@@ -232,6 +222,7 @@ class Loop:
         said = channel.receive(0)
         if isinstance(said, Drain):
             self._draining = said.index
+            self._hasten(self._ways[said.index])
             return
         channel.send(("done", self._done(said)))
 
@@ -255,18 +246,20 @@ class Loop:
         elif isinstance(said, Report):
             answer = Told(
                 tuple(way.counted(index) for index, way in self._ways.items()),
-                sum(ring.drops() for ring in self._rings),
+                self._short.drops() + self._long.drops(),
             )
-        elif isinstance(said, Widen):
-            self._widen()
         self._least_delay_ns = min((way.fate.least_delay_ns for way in self._ways.values()), default=0)
         return answer
 
-    def _widen(self) -> None:
-        if len(self._rings) == 1:
-            self._rings.append(Ring(small=False))
-            fds = (self._fds[0], self._fds[1], _Pollfd(self._rings[1].line.fileno(), _POLLIN, 0))
-            self._fds = cast("ctypes.Array[_Pollfd]", (_Pollfd * 3)(*fds))
+    def _hasten(self, way: _Way) -> None:
+        """Nobody waits long for a queue of a slow link to end: the rest of it leaves early, in order."""
+        limit_ns = time.monotonic_ns() + PATIENCE_NS
+        way.fate.hasten(limit_ns)
+        self._held = [
+            (min(due_ns, limit_ns) if of is way else due_ns, number, of, frame)
+            for due_ns, number, of, frame in self._held
+        ]
+        heapq.heapify(self._held)
 
     def _answer_drained(self, channel: Channel) -> None:
         if self._draining is None:

@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.errors import NotOurs, Unsupported
-from testbed.network.link import Port, mtu_of
+from testbed.network.link import Port
 from testbed.network.namespace import on_a_thread
 from testbed.sandbox import CLONE_NEWNET, unshare
 
@@ -154,16 +154,9 @@ class Sink:
         netlink.link("del", index=self.index)
         self.port.namespace.indexes.pop(self.name, None)
 
-    @property
-    def is_wide(self) -> bool:
-        """Whether the port's frames may be longer than a short slot."""
-        return mtu_of(self.port) > 1_800
-
     def _is_open(self) -> bool:
         found = self.port.namespace.netlink.get_filters(self.port_index, parent=CLSACT_EGRESS)
-        return any(
-            f["info"] >> 16 == PRIORITY and (REDIRECT_TO_EGRESS, self.index) == _redirected(f) for f in found
-        )
+        return any(f["info"] >> 16 == PRIORITY and (REDIRECT_TO_EGRESS, self.index) == _redirected(f) for f in found)
 
     def _where(self) -> str:
         return f"{self.port.namespace.name}:{self.port.name}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testbed.network.delay_line_sink import SINK_PREFIX
 from testbed.network.namespace import Namespace
 
 MAIN_TABLE = 254
@@ -27,11 +28,11 @@ class PortState:
 
 
 def ports(namespace: Namespace) -> list[PortState]:
-    """Every interface but loopback."""
+    """Every interface but loopback, and but what brings frames to the delay line."""
     found = []
     for link in namespace.netlink.get_links():
         name = _name(link)
-        if name == "lo":
+        if name == "lo" or name.startswith(SINK_PREFIX):
             continue
         statistics = link.get_attr("IFLA_STATS64") or {}
         wanted = [f"{side}_{what}" for side in ("rx", "tx") for what in ("packets", "bytes", "dropped", "errors")]

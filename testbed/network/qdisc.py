@@ -1,4 +1,4 @@
-"""What one direction of a link does to packets: a token bucket, or netem with a token bucket below it.
+"""What one direction of a link does to packets in the kernel: a token bucket, or netem with one below it.
 
 Every setting is read back from the kernel.  A kernel that cannot do what is asked is refused; no
 link is ever left silently without its impairment.
@@ -6,24 +6,38 @@ link is ever left silently without its impairment.
 
 from __future__ import annotations
 
+import struct
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.tcmsg.common import percent2u32, time2tick
 
 from testbed.errors import Unsupported
 from testbed.network.link import Port
+from testbed.network.netem import PRNG_SEED, Netem
+from testbed.network.rtnl import (
+    GET_QDISC,
+    TCA_OPTIONS,
+    TCA_TBF_BURST,
+    TCA_TBF_PARMS,
+    Batch,
+    attributes,
+    dump,
+)
 from topologies.model import Impairment
 
 BUCKET, CHILD_BUCKET, NETEM, BELOW_NETEM = 0x10000, 0x20000, 0x30000, 0x30001
 """Handles, one a kind: the kernel does not let one handle change its kind."""
 
+ROOT = 0xFFFFFFFF
 QUEUE_SECONDS = 0.05
 """Depth of a rate-limited queue where none is given: 50 ms at the rate, at least 32 full frames."""
 
-NETEM_PACKETS = 100_000
-"""netem holds a packet for each in flight: too few would be loss that nobody asked for."""
+FASTEST_OCTETS_PER_SECOND = 2**32 - 1
+DRAIN_SECONDS = 0.5
+"""How long a queue that is about to go may still take to empty, beside its delay."""
+
+TCA_STATS2, TCA_STATS_QUEUE = 7, 3
+NO_NETEM = Netem()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,126 +55,133 @@ class TokenBucket:
         queue = impairment.queue_octets or max(int(rate * QUEUE_SECONDS), 32 * 1514)
         return cls(rate, max(rate // 1000, 3200), min(queue, 2**32 - 1))
 
+    def options(self) -> bytes:
+        """The request, as linux/pkt_sched.h lays it out."""
+        rate = struct.pack("=BBHhHI", 0, 1, 0, 0, 0, min(self.rate_octets_per_second, FASTEST_OCTETS_PER_SECOND))
+        parameters = rate + bytes(12) + struct.pack("=III", self.limit_octets, 0, 0)
+        return (
+            struct.pack("=HH", 4 + len(parameters), TCA_TBF_PARMS)
+            + parameters
+            + struct.pack("=HHI", 8, TCA_TBF_BURST, self.burst_octets)
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Netem:
-    """The parameters of a netem in the kernel's own units: ticks, and shares of 2^32."""
+class Present:
+    """What of ours the kernel has on a port: handles, rate and limit of the bucket, netem, its seed, packets inside."""
 
-    delay_ticks: int
-    jitter_ticks: int
-    loss: int
-    duplicate: int
-    reorder: int
-    corrupt: int
-
-    @classmethod
-    def of(cls, impairment: Impairment) -> Netem:
-        """Delay and its variation to the microsecond, ratios to one in four thousand million."""
-        return cls(
-            int(time2tick(impairment.delay_ns // 1_000)),
-            int(time2tick(impairment.pdv_ns // 1_000)),
-            *(
-                percent2u32(100 * ratio)
-                for ratio in (
-                    impairment.loss_ratio,
-                    impairment.duplicate_ratio,
-                    impairment.reorder_ratio,
-                    impairment.corrupt_ratio,
-                )
-            ),
-        )
-
-    def differs_from_nothing(self) -> bool:
-        """Whether a netem is needed at all."""
-        return self != Netem(0, 0, 0, 0, 0, 0)
+    handles: frozenset[int] = frozenset()
+    bucket: tuple[int, int] | None = None
+    netem: Netem = NO_NETEM
+    seed: int | None = None
+    packets: int = 0
 
 
-def impair(port: Port, impairment: Impairment) -> None:
+def impair(port: Port, impairment: Impairment, seed: int = 0) -> bool:
     """Give what leaves `port` this rate, delay, variation, loss, duplication, reordering and corruption, in place.
 
-    A kind of queue that is there already is changed, not replaced, so packets in it stay.  Raises
-    Unsupported when this kernel lacks what is asked for, or did not take it as asked.
+    A kind of queue that is there already is changed, not replaced, so packets in it stay; one that goes is emptied
+    first.  Tells whether netem took the seed.  Raises Unsupported when this kernel lacks what is asked for, or did
+    not take it as asked.
     """
+    refuse_impossible_rate(port, impairment)
+    netem = Netem.of(impairment)
+    before = present(port)
+    batch = Batch()
+    bucket = None if impairment.rate_bps is None else TokenBucket.of(impairment)
+    if netem != NO_NETEM:
+        if BUCKET in before.handles:
+            _empty(port, before)
+            batch.remove_queue(port.index, BUCKET, ROOT)
+        batch.queue("netem", port.index, NETEM, ROOT, netem.options(seed))
+        if bucket is not None:
+            batch.queue("tbf", port.index, CHILD_BUCKET, BELOW_NETEM, bucket.options())
+        elif CHILD_BUCKET in before.handles:
+            batch.remove_queue(port.index, CHILD_BUCKET, BELOW_NETEM)
+    else:
+        if NETEM in before.handles:
+            _empty(port, before)
+            batch.remove_queue(port.index, NETEM, ROOT)
+        if bucket is not None:
+            batch.queue("tbf", port.index, BUCKET, ROOT, bucket.options())
+        elif BUCKET in before.handles:
+            _empty(port, before)
+            batch.remove_queue(port.index, BUCKET, ROOT)
+    _send(port, impairment, batch)
+    after = present(port)
+    wanted = (netem, bucket and (bucket.rate_octets_per_second, bucket.limit_octets))
+    if (after.netem, after.bucket) != wanted:
+        raise Unsupported(f"{_where(port)} took {(after.netem, after.bucket)}, not {wanted}", "use another impairment")
+    return after.seed == seed
+
+
+def remove(port: Port) -> None:
+    """Take our queues away at once, with what is in them."""
+    batch = Batch()
+    for handle in present(port).handles & {BUCKET, NETEM}:
+        batch.remove_queue(port.index, handle, ROOT)
+    batch.send(port.namespace.line)
+
+
+def refuse_impossible_rate(port: Port, impairment: Impairment) -> None:
+    """Raise Unsupported for a rate that no token bucket holds."""
     if impairment.rate_bps is not None and not 8 <= impairment.rate_bps < 8 * 2**32:
         raise Unsupported(
-            f"{port.namespace.name}:{port.name} asks for {impairment.rate_bps} bit/s",
-            "give a rate from 8 bit/s to 34 Gbit/s, or none",
+            f"{_where(port)} asks for {impairment.rate_bps} bit/s", "give a rate from 8 bit/s to 34 Gbit/s, or none"
         )
-    netem = Netem.of(impairment)
-    if netem.differs_from_nothing():
-        before = _present(port)[1]
-        if (before.reorder and not netem.reorder) or (before.corrupt and not netem.corrupt):
-            # a change leaves out what is zero, and the kernel keeps what is left out
-            port.namespace.netlink.tc("del", index=port.index, handle=NETEM, root=True)
-        _ask(port, impairment, "netem", NETEM, _netem_arguments(impairment))
-        if impairment.rate_bps is not None:
-            _ask(port, impairment, "tbf", CHILD_BUCKET, _bucket_arguments(impairment))
-        elif CHILD_BUCKET in _ours(port):
-            port.namespace.netlink.tc("del", index=port.index, handle=CHILD_BUCKET, parent=BELOW_NETEM)
-    elif impairment.rate_bps is not None:
-        _ask(port, impairment, "tbf", BUCKET, _bucket_arguments(impairment))
-    else:
-        for handle in _ours(port) & {BUCKET, NETEM}:
-            port.namespace.netlink.tc("del", index=port.index, handle=handle, root=True)
-    _read_back(port, impairment)
 
 
-def _ask(port: Port, impairment: Impairment, kind: str, handle: int, arguments: dict[str, Any]) -> None:
-    where = {"parent": BELOW_NETEM} if handle == CHILD_BUCKET else {}
-    verb = "change" if handle in _ours(port) else "replace"
+def present(port: Port) -> Present:
+    """Our queues on this port, as the kernel tells them."""
+    handles, bucket, netem, seed, packets = set(), None, NO_NETEM, None, 0
+    index = port.index
+    for answer in dump(port.namespace.line, GET_QDISC):
+        _family, number, handle, *_ = answer.fields
+        if number != index or handle not in (BUCKET, CHILD_BUCKET, NETEM):
+            continue
+        handles.add(handle)
+        packets += _packets(answer.attributes)
+        options = answer.attributes[TCA_OPTIONS]
+        if handle == NETEM:
+            told = attributes(options[Netem.fixed_octets() :])
+            netem = Netem.read(options, told)
+            seed = struct.unpack("=Q", told[PRNG_SEED])[0] if PRNG_SEED in told else None
+        else:
+            parameters = attributes(options)[TCA_TBF_PARMS]
+            bucket = struct.unpack_from("=8xI12xI", parameters)
+    return Present(frozenset(handles), bucket, netem, seed, packets)
+
+
+def _packets(told: Mapping[int, bytes]) -> int:
+    queue = attributes(told.get(TCA_STATS2, b"")).get(TCA_STATS_QUEUE)
+    return int(struct.unpack_from("=I", queue)[0]) if queue else 0
+
+
+def _empty(port: Port, before: Present) -> None:
+    """Let what waits in a queue leave in its time, so that its removal loses nothing."""
+    batch, fast = Batch(), TokenBucket(FASTEST_OCTETS_PER_SECOND, 2**20, 2**24)
+    if NETEM in before.handles:
+        batch.queue("netem", port.index, NETEM, ROOT, NO_NETEM.options(0))
+    if CHILD_BUCKET in before.handles:
+        batch.queue("tbf", port.index, CHILD_BUCKET, BELOW_NETEM, fast.options())
+    if BUCKET in before.handles:
+        batch.queue("tbf", port.index, BUCKET, ROOT, fast.options())
+    batch.send(port.namespace.line)
+    deadline = time.monotonic() + DRAIN_SECONDS + (before.netem.delay_ns + before.netem.pdv_ns) / 1e9
+    while present(port).packets and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _send(port: Port, impairment: Impairment, batch: Batch) -> None:
     try:
-        port.namespace.netlink.tc(verb, kind, port.index, handle, **where, **arguments)
-    except NetlinkError as refusal:
+        batch.send(port.namespace.line)
+    except OSError as refusal:
+        kind = "netem" if "netem" in str(refusal.strerror) else "tbf"
         raise Unsupported(
-            f"{port.namespace.name}:{port.name} asks for {impairment}, and this kernel has no {kind} ({refusal})",
+            f"{_where(port)} asks for {impairment}, and this kernel has no {kind} ({refusal.strerror})",
             "use rate limits only" if kind == "netem" else "use a kernel with sch_tbf",
         ) from None
 
 
-def _netem_arguments(impairment: Impairment) -> dict[str, Any]:
-    return {
-        "delay": impairment.delay_ns // 1_000,
-        "jitter": impairment.pdv_ns // 1_000,
-        "loss": 100 * impairment.loss_ratio,
-        "duplicate": 100 * impairment.duplicate_ratio,
-        "prob_reorder": 100 * impairment.reorder_ratio,
-        "prob_corrupt": 100 * impairment.corrupt_ratio,
-        "limit": NETEM_PACKETS,
-    }
-
-
-def _bucket_arguments(impairment: Impairment) -> dict[str, Any]:
-    bucket = TokenBucket.of(impairment)
-    return {"rate": bucket.rate_octets_per_second, "burst": bucket.burst_octets, "limit": bucket.limit_octets}
-
-
-def _ours(port: Port) -> set[int]:
-    """Handles of the queues that are ours on this port."""
-    return {q["handle"] for q in port.namespace.netlink.get_qdiscs(port.index)} & {BUCKET, CHILD_BUCKET, NETEM}
-
-
-def _present(port: Port) -> tuple[int | None, Netem]:
-    """The rate in octets per second and the netem that the kernel has on this port."""
-    rate, netem = None, Netem(0, 0, 0, 0, 0, 0)
-    for qdisc in port.namespace.netlink.get_qdiscs(port.index):
-        options = qdisc.get_attr("TCA_OPTIONS")
-        if qdisc["handle"] in (BUCKET, CHILD_BUCKET):
-            rate = int(options.get_attr("TCA_TBF_PARMS")["rate"])
-        elif qdisc["handle"] == NETEM:
-            reorder, corrupt = options.get_attr("TCA_NETEM_REORDER"), options.get_attr("TCA_NETEM_CORRUPT")
-            netem = Netem(
-                options["delay"],
-                options["jitter"],
-                options["loss"],
-                options["duplicate"],
-                reorder["prob_reorder"] if reorder else 0,
-                corrupt["prob_corrupt"] if corrupt else 0,
-            )
-    return rate, netem
-
-
-def _read_back(port: Port, impairment: Impairment) -> None:
-    rate = None if impairment.rate_bps is None else TokenBucket.of(impairment).rate_octets_per_second
-    wanted, present = (rate, Netem.of(impairment)), _present(port)
-    if present != wanted:
-        raise Unsupported(f"{port.namespace.name}:{port.name} took {present}, not {wanted}", "use another impairment")
+def _where(port: Port) -> str:
+    return f"{port.namespace.name}:{port.name}"

@@ -40,6 +40,7 @@ NEW_LINK, DELETE_LINK, GET_LINK, NEW_ADDRESS, GET_ADDRESS, NEW_ROUTE, NEW_QDISC,
     36,
     38,
 )
+DELETE_QDISC = 37
 _BODY = {NEW_LINK: _LINK, NEW_ADDRESS: _ADDRESS, NEW_ROUTE: _ROUTE, NEW_QDISC: _QDISC}
 _ANSWER = {GET_LINK: NEW_LINK, GET_ADDRESS: NEW_ADDRESS, GET_QDISC: NEW_QDISC}
 
@@ -143,6 +144,15 @@ class Batch:
             _QDISC.pack(0, index, handle, _ROOT, 0) + _attribute(TCA_KIND, b"tbf\0") + _attribute(TCA_OPTIONS, options)
         )
         self._add(f"token bucket on {index}", NEW_QDISC, CREATE | REPLACE, body)
+
+    def queue(self, kind: str, index: int, handle: int, parent: int, options: bytes) -> None:
+        """A queueing discipline of any kind, changed in place where this handle has that kind already."""
+        body = _QDISC.pack(0, index, handle, parent, 0) + _attribute(TCA_KIND, kind.encode() + b"\0")
+        self._add(f"{kind} on {index}", NEW_QDISC, CREATE | REPLACE, body + _attribute(TCA_OPTIONS, options))
+
+    def remove_queue(self, index: int, handle: int, parent: int) -> None:
+        """Remove a queueing discipline, with what waits in it."""
+        self._add(f"removal of a queue on {index}", DELETE_QDISC, 0, _QDISC.pack(0, index, handle, parent, 0))
 
     def __len__(self) -> int:
         return len(self._requests)
