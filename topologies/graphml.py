@@ -34,6 +34,8 @@ _READ_AT_NODES = frozenset({"label", "Latitude", "Longitude"})
 _READ_AT_EDGES = frozenset({"LinkSpeedRaw", "dist", "id", "key", "source", "target"})
 _TOLD = frozenset({"LinkSpeed", "LinkSpeedUnits"})
 """Edge data that say, for people, what LinkSpeedRaw says exactly."""
+_LET_OUT = (nx.NetworkXException, ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
+"""What a wrong type or an undeclared key makes networkx raise."""
 
 
 @dataclass(slots=True)
@@ -63,9 +65,11 @@ class _Scan:
             raise InvalidLab(self.path, 1, 1, str(error)[:_SHOWN], "well-formed XML in UTF-8") from None
 
     def _wrong(self, found: str, expected: str) -> InvalidLab:
-        return InvalidLab(self.path, self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber + 1, found, expected)
+        return InvalidLab(
+            self.path, self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber + 1, found, expected
+        )
 
-    def _doctype(self, name: str, system: str | None, public: str | None, internal: bool) -> None:  # noqa: ARG002, FBT001
+    def _doctype(self, name: str, system: str | None, public: str | None, internal: bool) -> None:
         raise self._wrong("a document type declaration", "XML without one")
 
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
@@ -101,7 +105,7 @@ class _Scan:
         self.edge_ids.add((a, b, edge_id))
         self.edges.setdefault((a, b), []).append(self.parser.CurrentLineNumber)
 
-    def _end(self, name: str) -> None:  # noqa: ARG002  expat's own form
+    def _end(self, name: str) -> None:
         self.depth -= 1
 
 
@@ -109,9 +113,7 @@ def from_graphml(path: Path, *, delays: bool = True, hosts: bool = True) -> Impo
     """The routed lab of a GraphML file; InvalidLab for what is not one, is hostile or has no nodes."""
     graph, notes = read_graphml(path)
     imported = with_offered_load(routed_lab(graph, delays=delays, hosts=hosts), path)
-    return Imported(
-        imported.topology, imported.files, (*notes, *imported.notes), imported.captures, imported.positions
-    )
+    return Imported(imported.topology, imported.files, (*notes, *imported.notes), imported.captures, imported.positions)
 
 
 def read_graphml(path: Path) -> tuple[Graph, list[Note]]:
@@ -121,7 +123,15 @@ def read_graphml(path: Path) -> tuple[Graph, list[Note]]:
     scan.run(raw)
     try:
         read = nx.read_graphml(io.BytesIO(raw), node_type=str, force_multigraph=True)
-    except (nx.NetworkXException, ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
+    except (
+        nx.NetworkXException,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
         # networkx lets out whatever a wrong type or an undeclared key makes Python raise
         words = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise InvalidLab(path, 1, 1, f"GraphML that cannot be read ({words})", "GraphML as networkx reads it") from None

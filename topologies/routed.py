@@ -22,7 +22,7 @@ from topologies.located import InvalidLab
 from topologies.model import Impairment, Interface, Link, LinkEnd, Node, Route, Topology
 from topologies.names import free_name
 
-NS_PER_KM = 5_000
+US_PER_KM = 5
 """Light in glass needs about 5 us for a kilometre (ITU-T G.114, annex A)."""
 
 MOST_PLACES = 64 * 256
@@ -186,15 +186,15 @@ def _cabled(
 ) -> Link:
     """The link of a wire; its interfaces are added to those `at` both places."""
     known = wire.distance_km is not None and delays
-    limits = Impairment(
-        rate_bps=wire.rate_bps, delay_ns=round((wire.distance_km or 0.0) * NS_PER_KM) if known else 0
-    )
+    delay_us = round((wire.distance_km or 0.0) * US_PER_KM) if known else 0
+    limits = Impairment(rate_bps=wire.rate_bps, delay_ns=delay_us * 1_000)
     ends = []
     for side, place in enumerate((wire.a, wire.b), 1):
         interface = f"eth{len(at[place])}"
         at[place].append((interface, IPv4Interface((_WIRES + 4 * k + side, 30)), _cost(wire)))
         ends.append(LinkEnd(names[place], interface, limits))
-    return Link(*ends)
+    a, b = ends
+    return Link(a, b)
 
 
 def _cost(wire: Wire) -> int:

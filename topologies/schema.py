@@ -79,18 +79,19 @@ def _service(text: str) -> tuple[Literal["tcp", "udp"], int]:
 
 def _endpoint(text: str) -> tuple[str, str]:
     node, colon, interface = text.partition(":")
-    if not colon or not _NAME.fullmatch(node) or not _interface_name_ok(interface):
+    if not colon or not _NAME.fullmatch(node) or not interface_name_ok(interface):
         raise ValueError(text)
     return node, interface
 
 
 def _interface_name(text: str) -> str:
-    if not _interface_name_ok(text):
+    if not interface_name_ok(text):
         raise ValueError(text)
     return text
 
 
-def _interface_name_ok(text: str) -> bool:
+def interface_name_ok(text: str) -> bool:
+    """Whether a lab takes this as the name of an interface."""
     return 0 < len(text) <= _LONGEST_INTERFACE_NAME and text.isprintable() and not any(c.isspace() for c in text)
 
 

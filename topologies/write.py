@@ -15,8 +15,13 @@ from topologies.imported import Files
 from topologies.load import KNOWN_KINDS, LAB_FILE, Lab, load_lab
 from topologies.model import DEFAULT_MTU, Impairment, Interface, Link, Node, Route, Topology
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?")
-_SPECIAL = frozenset("true false yes no on off null nan inf y n".split())
+_PLAIN = re.compile(
+    r"[A-Za-z_][A-Za-z0-9_-]*"
+    r"|[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?"
+    r"|[0-9]+(\.[0-9]+)?([TGMk]?bit|[mun]?s|%)"
+    r"|(tcp|udp)/[0-9]+"
+)
+_SPECIAL = frozenset(["true", "false", "yes", "no", "on", "off", "null", "nan", "inf", "y", "n"])
 _RATES = ((10**12, "Tbit"), (10**9, "Gbit"), (10**6, "Mbit"), (10**3, "kbit"), (1, "bit"))
 _DURATIONS = ((10**9, "s"), (10**6, "ms"), (10**3, "us"), (1, "ns"))
 
