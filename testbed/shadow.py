@@ -96,9 +96,9 @@ class NodeBox:
         """Put files at absolute paths of the node, or take them away, while it runs; raises Unsupported."""
         place(self.namespace, contents)
 
-    def spawn(self, name: str, argv: Sequence[str]) -> None:
-        """Start a daemon inside the node, its output in the run's logs."""
-        with (self.log_directory / f"{self.node.name}.{name}.log").open("ab") as log:
+    def spawn(self, name: str, argv: Sequence[str], output: Path | None = None) -> None:
+        """Start a daemon inside the node, its output in a file of its own or in the run's logs."""
+        with (output or self.log_directory / f"{self.node.name}.{name}.log").open("ab") as log:
             self.processes[name] = self.namespace.spawn(argv, log)
 
     def process(self, name: str) -> subprocess.Popen[bytes] | None:

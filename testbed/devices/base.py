@@ -131,8 +131,8 @@ class Box(Protocol):
         """Put files at absolute paths of the node, or take them away (None); the machine's own stay as they are."""
         ...
 
-    def spawn(self, name: str, argv: Sequence[str]) -> None:
-        """Start a daemon that stays in the foreground."""
+    def spawn(self, name: str, argv: Sequence[str], output: Path | None = None) -> None:
+        """Start a daemon that stays in the foreground; what it prints goes to `output`, or to the run's logs."""
         ...
 
     def process(self, name: str) -> subprocess.Popen[bytes] | None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from testbed.devices.base import Box, Complaint, Configs, Kernel, Readiness, Reading
+from testbed.devices.conntrack import conntrack_readings
+from testbed.devices.ip_sets import check_sets, drop_sets, load_sets, swap_sets
+from testbed.devices.nft import check_nft, load_nft, nft_readings, reload_nft
 from testbed.devices.packet_filter import FAMILIES, check_rules, reload_rules, restore_rules, rule_readings
 from testbed.network.placed_files import misplaced
 
 PLACED = "files"
 """`files/etc/motd` is the node's /etc/motd, whatever its kind."""
 
-ALL_KINDS = frozenset({"iptables.rules", "ip6tables.rules", "sysctl.conf"})
+ALL_KINDS = frozenset({"iptables.rules", "ip6tables.rules", "nftables.conf", "ipset.rules", "sysctl.conf"})
 
 TOLD = frozenset(
     {
@@ -30,6 +33,16 @@ TOLD = frozenset(
     }
 )
 """Of the kernel's counters, those that say why a packet went no further."""
+
+MACHINE_WIDE = (
+    ".nf_conntrack_max",
+    ".nf_conntrack_buckets",
+    ".nf_conntrack_expect_max",
+    ".gc_thresh1",
+    ".gc_thresh2",
+    ".gc_thresh3",
+)
+"""Network settings of which the kernel has one for all namespaces."""
 
 SHADOW_SYSCTLS = {
     # the same five-tuples come back in the next window: their last use must not be in the way
@@ -48,11 +61,17 @@ class LinuxNode:
 
     def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
         """Packet filter syntax, by the restore programs' own test mode, and where the lab's files are to lie."""
-        return [*check_files(configs), *check_rules(box, configs)]
+        if misplaced_files := check_files(configs):
+            return misplaced_files
+        sets = check_sets(box, configs)
+        rules = [] if sets else check_rules(box, configs)
+        return [*sets, *rules, *check_nft(box, configs, placed(configs))]
 
     def start(self, box: Box, configs: Configs) -> None:
         """Files, then rules, then sysctls: forwarding must not be open before the filter is."""
         box.put_files(placed(configs))
+        load_nft(box, configs)
+        load_sets(box, configs)
         restore_rules(box, configs)
         box.set_sysctls({**self.defaults, **parse_sysctls(configs.get("sysctl.conf", b""))})
 
@@ -66,7 +85,10 @@ class LinuxNode:
         A program of the lab's own is not told: production's would not be either.
         """
         box.put_files(changed_files(before, after))
+        reload_nft(box, before, after)
+        swap_sets(box, before, after)
         reload_rules(box, before, after)
+        drop_sets(box, before, after)
         old, new = (parse_sysctls(c.get("sysctl.conf", b"")) for c in (before, after))
         changed = {name: value for name, value in new.items() if old.get(name) != value}
         gone = old.keys() - new.keys()
@@ -76,7 +98,9 @@ class LinuxNode:
     def readings(self, box: Box, configs: Configs) -> Sequence[Reading]:
         """Rules, interfaces, queues, routes and the kernel's own ICMP and conntrack counters."""
         files = [f for f in FAMILIES if f in configs]
-        return [*rule_readings(box, files), *kernel_readings(box.kernel)]
+        rules = [*rule_readings(box, files), *nft_readings(box, configs)]
+        tracked = conntrack_readings(box) if rules else []
+        return [*rules, *tracked, *kernel_readings(box.kernel)]
 
     def forget(self, box: Box) -> None:
         """Drop cached path MTUs, so that each window discovers them anew."""
@@ -102,13 +126,18 @@ def check_files(configs: Configs) -> list[Complaint]:
 
 
 def parse_sysctls(text: bytes) -> dict[str, str]:
-    """The network's settings in a sysctl.conf; see `machine_sysctls` for the others."""
-    return {name: value for name, value in all_sysctls(text).items() if name.startswith(("net.", "net/"))}
+    """The settings in a sysctl.conf that a node's network has of its own; see `machine_sysctls` for the others."""
+    whole = machine_sysctls(text)
+    return {name: value for name, value in all_sysctls(text).items() if name not in whole}
 
 
 def machine_sysctls(text: bytes) -> list[str]:
-    """Settings of a sysctl.conf that are a whole machine's (vm, kernel, fs): a shadow leaves them alone and says so."""
-    return sorted(all_sysctls(text).keys() - parse_sysctls(text).keys())
+    """Settings of a sysctl.conf that are a whole machine's: a shadow leaves them alone and says so.
+
+    These are vm, kernel and fs, and of the network the limits that all namespaces share.
+    """
+    names = ((name, name.replace("/", ".")) for name in all_sysctls(text))
+    return sorted(name for name, dotted in names if not dotted.startswith("net.") or dotted.endswith(MACHINE_WIDE))
 
 
 def all_sysctls(text: bytes) -> dict[str, str]:

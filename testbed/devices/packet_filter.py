@@ -6,7 +6,9 @@ same in the file and in the kernel; that is how a counter finds its line.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +26,15 @@ TABLES = {
     "security": ("INPUT", "FORWARD", "OUTPUT"),
 }
 """The kernel's tables and the chains that each begins with."""
+
+IN_TURN = """
+import json, subprocess, sys
+for argv, text in json.load(sys.stdin):
+    done = subprocess.run(argv, input=text.encode("latin-1"))
+    if done.returncode:
+        sys.exit(done.returncode)
+"""
+"""Several commands in one network that is gone with the last of them."""
 
 _COUNTED = re.compile(r"^\[(\d{1,20}):(\d{1,20})\] (-A .*)$")
 _POLICY = re.compile(r"^:(\S+) (\S+)(?: \[(\d{1,20}):(\d{1,20})\])?$")
@@ -84,7 +95,7 @@ def check_rules(box: Box, configs: Configs) -> list[Complaint]:
         if file not in configs:
             continue
         try:
-            box.run([f"{program}-restore", "--test"], stdin=configs[file])
+            _test(box, program, configs[file], configs.get("ipset.rules"))
         except CommandFailed as failure:
             place = _AT_LINE.search(failure.stderr)
             said = failure.stderr.splitlines()[0] if failure.stderr else f"exit status {failure.status}"
@@ -103,6 +114,16 @@ def check_rules(box: Box, configs: Configs) -> list[Complaint]:
             elif refused := _REFUSED.search(failure.stderr):
                 complaints.append(Complaint(file, int(refused[1]), refused[0]))
     return complaints
+
+
+def _test(box: Box, program: str, rules: bytes, sets: bytes | None) -> None:
+    """The restore program's test mode; rules that name sets are tested in an empty network that has these sets."""
+    argv = [f"{program}-restore", "--test"]
+    if sets is None:
+        box.run(argv, stdin=rules)
+        return
+    steps = [(["ipset", "restore"], sets.decode("latin-1")), (argv, rules.decode("latin-1"))]
+    box.run([sys.executable, "-c", IN_TURN], stdin=json.dumps(steps).encode(), apart=True)
 
 
 def restore_rules(box: Box, configs: Configs, files: Sequence[str] = tuple(FAMILIES)) -> None:
