@@ -99,7 +99,8 @@ install_packages() {
 
 system=$(os_release)
 # Ubuntu's chromium package is a door to a snap, and it has no User-mode Linux: what needs them says so there.
-case $system in debian*) wanted="$wanted chromium:chromium user-mode-linux:linux.uml" ;; esac
+# User-mode Linux loads its modules with kmod, and on a processor with AMX it needs a shim that gcc makes.
+case $system in debian*) wanted="$wanted chromium:chromium user-mode-linux:linux.uml kmod:modprobe gcc:gcc" ;; esac
 lacking=$(missing)
 if [ "${1:-}" = --missing ]; then
     echo "$lacking"

@@ -48,7 +48,7 @@ class GuestProgram:
         folders = sorted({self.folder.resolve(), *(path.resolve() for path in self.writable)})
         for folder in folders:
             if folder == Path("/"):
-                raise Unsupported("the whole root cannot be made writable to the guest", "start in your project's folder")
+                raise Unsupported("the guest may not write the whole root", "start in your project's folder")
             if not folder.is_dir():
                 raise Unsupported(f"{folder} is not a directory", "make it first")
         return tuple(folders)
@@ -79,7 +79,7 @@ def _booted(
     mount("tmpfs", str(memory), "tmpfs", MS_NOSUID | MS_NODEV, f"size={program.memory_octets + 2**29},mode=700")
 
     with ExitStack() as ours, ExitStack() as guests:
-        to_control, from_control, to_stdin, from_stdout, from_stderr, from_console = (_pipe() for _ in range(6))
+        to_control, from_control, to_stdin, from_stdout, from_stderr, from_console = (os.pipe() for _ in range(6))
         for _reader, _writer in (to_control, to_stdin):
             guests.callback(os.close, _reader)
             ours.callback(os.close, _writer)
@@ -109,10 +109,6 @@ def _booted(
         return relay.until_off(boot_seconds)
 
 
-def _pipe() -> tuple[int, int]:
-    return os.pipe()
-
-
 def _job(kernel: UserModeLinux, program: GuestProgram, folders: Sequence[Path]) -> dict[str, object]:
     return {
         "argv": program.argv,
@@ -137,7 +133,7 @@ def only_writable(folders: Sequence[Path]) -> None:
     for row in Path("/proc/self/mountinfo").read_text().splitlines():
         place, options = row.split(" ")[4:6]
         if "ro" not in options.split(",") and place.encode().decode("unicode_escape") not in allowed:
-            raise Unsupported(f"{place} would stay writable for the guest", "report this with your /proc/self/mountinfo")
+            raise Unsupported(f"{place} would stay writable for the guest", "unmount it first")
 
 
 def _set_read_only(place: str, recursive: bool = False, clear: bool = False) -> None:
@@ -151,5 +147,5 @@ def _set_read_only(place: str, recursive: bool = False, clear: bool = False) -> 
         ctypes.sizeof(attributes),
     )
     if status != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise Unsupported(f"this kernel does not set {place} {'writable' if clear else 'read-only'} ({reason})", "Linux 5.12 or later does")
+        wanted, reason = "writable" if clear else "read-only", os.strerror(ctypes.get_errno())
+        raise Unsupported(f"this kernel does not make {place} {wanted} ({reason})", "use Linux 5.12 or later")

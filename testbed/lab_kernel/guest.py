@@ -41,7 +41,7 @@ nf_conntrack nf_nat nf_tables nft_compat nft_ct nft_nat nft_chain_nat nft_log nf
 ip_tables iptable_filter iptable_nat iptable_mangle iptable_raw ip6_tables ip6table_filter ip6table_nat
 xt_conntrack xt_tcpudp xt_multiport xt_comment xt_nat xt_MASQUERADE xt_REDIRECT xt_LOG xt_TRACE xt_set ip_set
 nf_conntrack_netlink nfnetlink_log nf_log_syslog tcp_bbr
-""".split()
+"""
 """What a run may ask for from inside a user namespace, where not everything loads by itself."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,6 +82,7 @@ def furnish(job: dict[str, Any]) -> list[str]:
     loopback_up()
     absent = load(Path(job["modules"]))
     settings()
+    legacy_tables()
     return absent
 
 
@@ -105,15 +106,33 @@ def load(modules: Path) -> list[str]:
     home = Path("/lib/modules", os.uname().release)
     home.mkdir(parents=True, exist_ok=True)
     mount(str(modules), str(home), None, MS_BIND)
-    subprocess.run(("/sbin/modprobe", "-a", "-q", *MODULES), check=False)
+    subprocess.run(("/sbin/modprobe", "-a", "-q", *MODULES.split()), check=False)
     loaded = {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
-    return [name for name in MODULES if name not in loaded and not Path("/sys/module", name).exists()]
+    return [name for name in MODULES.split() if name not in loaded and not Path("/sys/module", name).exists()]
 
 
 def loopback_up() -> None:
     """Raise lo."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
+def legacy_tables() -> None:
+    """Where this kernel's nftables know no IP (Debian builds it so), let `iptables` be the legacy one in here."""
+    sbin = Path("/usr/sbin")
+    nft, legacy = (sbin / f"iptables-{kind}" for kind in ("nft", "legacy"))
+    if not (nft.exists() and legacy.exists()):
+        return
+    probe = subprocess.run((nft, "-w", "-N", "testbed-probe"), capture_output=True, check=False)
+    if probe.returncode == 0:
+        subprocess.run((nft, "-w", "-X", "testbed-probe"), check=True)
+        return
+    for family in ("iptables", "ip6tables"):
+        for verb in ("", "-save", "-restore"):
+            chosen, alternative = sbin / f"{family}-legacy{verb}", Path("/etc/alternatives", f"{family}{verb}")
+            if chosen.exists() and alternative.is_symlink():
+                alternative.unlink()
+                alternative.symlink_to(chosen)
 
 
 def settings() -> None:
@@ -203,7 +222,9 @@ def run(job: dict[str, Any], lines: dict[int, int]) -> int:
         write_all(lines[STDERR], os.fsencode(f"{job['argv'][0]}: {refusal.strerror}\n"))
         termios.tcdrain(lines[STDERR])
         return NOT_FOUND if isinstance(refusal, FileNotFoundError) else NOT_RUNNABLE
-    assert program.stdin and program.stdout and program.stderr
+    assert program.stdin
+    assert program.stdout
+    assert program.stderr
     carriers = [
         threading.Thread(target=carry_out, args=(pipe.fileno(), lines[number]), daemon=True)
         for pipe, number in ((program.stdout, STDOUT), (program.stderr, STDERR))
