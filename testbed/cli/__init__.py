@@ -14,7 +14,9 @@ from rich.console import Console
 
 from testbed import __version__
 from testbed.cli.bench import bench
+from testbed.cli.doctor import doctor
 from testbed.cli.lab import lab
+from testbed.cli.lab_run import run
 from testbed.cli.report import report
 from testbed.cli.whatif import whatif
 from testbed.errors import CommandFailed, InvalidInput, NotReady, RevertFailed, Unsupported
@@ -33,8 +35,9 @@ def commands() -> None:
     """
 
 
-for command in (whatif, lab, report, bench):
+for command in (whatif, lab, report, bench, doctor):
     commands.add_command(command)
+lab.add_command(run)
 
 
 def main() -> None:

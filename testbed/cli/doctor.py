@@ -51,10 +51,12 @@ def show(rows: Sequence[Row], console: Console) -> None:
     lacks = [row for row in rows if row.state is not State.WORKS and row.remedy]
     if lacks:
         console.print(Text("What to do", "bold"))
-        for row in lacks:
-            mark, style = MARKS[row.state]
-            console.print(Text.assemble((mark[0], style), f" {row.capability} ", (f"({row.needed_for})", "dim")))
-            console.print(Text(f"    {row.remedy}"), soft_wrap=True)
+        for remedy in dict.fromkeys(row.remedy for row in lacks):
+            for row in lacks:
+                if row.remedy == remedy:
+                    mark, style = MARKS[row.state]
+                    console.print(Text.assemble((mark[0], style), f" {row.capability}: ", (row.needed_for, "dim")))
+            console.print(Text(f"    {remedy}"), soft_wrap=True)
         console.print()
     preventing = [row.capability for row in rows if row.prevents_demo()]
     if preventing:

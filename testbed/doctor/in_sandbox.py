@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from testbed.doctor.commands import ask
+from testbed.doctor.commands import Said, ask
 from testbed.doctor.rows import Row, State, judged
 from testbed.errors import Unsupported
 from testbed.sandbox import SCRATCH, Sandbox, mount
 
-OTHER_KERNEL = "testbed lab run -- COMMAND   (a kernel that has it)"
+OTHER_KERNEL = "testbed lab run -- COMMAND   (boots a kernel that has it)"
 A, B = "probe0", "probe1"
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
@@ -39,26 +39,30 @@ class Made:
     shown: tuple[str, ...]
     expected: str
     needed_for: str
-    remedy: str
+    package: str
+    modules: str
     demo: bool = False
     given: str = ""
 
     def tried(self) -> Row:
         """Make it and read it back."""
-        said = ""
+        first: Said | None = None
         for way in self.ways:
-            for argv in way:
-                answer = ask(argv, self.given)
-                if answer.status != 0:
-                    said = said or answer.first_line()
-                    break
-            else:
-                read = ask(self.shown)
-                found = re.search(self.expected, read.text)
-                if found:
-                    return self._row(State.WORKS, " ".join(found[0].split()))
-                said = said or f"made, but not there when read back: {read.first_line()}"
-        return self._row(State.MISSING, said, self.remedy)
+            answers = [ask(argv, self.given) for argv in way]
+            refused = next((answer for answer in answers if answer.status != 0), None)
+            read = refused or ask(self.shown)
+            found = None if refused else re.search(self.expected, read.text)
+            if found:
+                return self._row(State.WORKS, " ".join(found[0].split()))
+            first = first or read
+        seen = first.first_line() if first else "not tried"
+        return self._row(State.MISSING, seen, self._remedy(first is not None and first.status is None))
+
+    def _remedy(self, absent: bool) -> str:
+        if absent:
+            return f"sudo apt-get install {self.package}"
+        loadable = ask(("modprobe", "--dry-run", "--quiet", "--all", *self.modules.split())).status == 0
+        return f"sudo modprobe --all {self.modules}" if loadable else OTHER_KERNEL
 
     def _row(self, state: State, seen: str, remedy: str = "") -> Row:
         return Row("kernel", self.capability, state, seen, self.needed_for, remedy, self.demo)
@@ -68,10 +72,6 @@ def _words(*lines: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(line.split()) for line in lines)
 
 
-def _module(name: str) -> str:
-    return f"sudo modprobe {name}, or: {OTHER_KERNEL}"
-
-
 DEVICES = (
     Made(
         "veth",
@@ -79,7 +79,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", A),
         r"veth",
         "every link",
-        _module("veth"),
+        "iproute2",
+        "veth",
         demo=True,
     ),
     Made(
@@ -88,7 +89,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", "br0"),
         r"\bbridge\b",
         "switches",
-        _module("bridge"),
+        "iproute2",
+        "bridge",
         demo=True,
     ),
     Made(
@@ -97,7 +99,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", "br1"),
         r"vlan_filtering 1",
         "switches with VLANs",
-        _module("bridge"),
+        "iproute2",
+        "bridge",
     ),
     Made(
         "VLAN interfaces",
@@ -105,7 +108,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", f"{A}.5"),
         r"vlan protocol 802.1Q id 5",
         "interfaces with a tag",
-        _module("8021q"),
+        "iproute2",
+        "8021q",
     ),
     Made(
         "VRF",
@@ -113,7 +117,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", "vrf0"),
         r"vrf table 10",
         "routers with VRFs",
-        _module("vrf"),
+        "iproute2",
+        "vrf",
     ),
     Made(
         "dummy interfaces",
@@ -121,7 +126,8 @@ DEVICES = (
         ("ip", "-d", "link", "show", "type", "dummy"),
         r"dummy\d",
         "labs that add loopbacks",
-        _module("dummy"),
+        "iproute2",
+        "dummy",
     ),
     Made(
         "Open vSwitch datapath",
@@ -129,7 +135,8 @@ DEVICES = (
         ("ovs-dpctl", "show"),
         r"probedp",
         "nodes of kind ovs",
-        "sudo apt-get install openvswitch-switch && " + _module("openvswitch"),
+        "openvswitch-switch",
+        "openvswitch",
     ),
 )
 
@@ -140,7 +147,8 @@ QUEUES = (
         ("tc", "qdisc", "show", "dev", A),
         r"tbf \S+ root .*?rate 10Mbit",
         "rates of links",
-        _module("sch_tbf"),
+        "iproute2",
+        "sch_tbf",
         demo=True,
     ),
     Made(
@@ -148,8 +156,9 @@ QUEUES = (
         (_words(f"tc qdisc add dev {B} root netem delay 50ms loss 1%"),),
         ("tc", "qdisc", "show", "dev", B),
         r"netem \S+ root .*?delay 50ms",
-        "delay and loss by the kernel (else: the delay line, in user space)",
-        _module("sch_netem"),
+        "delay and loss by the kernel, not by the delay line",
+        "iproute2",
+        "sch_netem",
     ),
     Made(
         "clsact and mirred",
@@ -163,7 +172,8 @@ QUEUES = (
         ("tc", "filter", "show", "dev", A, "egress"),
         r"mirred \(Egress Redirect to device \w+\)",
         "mirroring a port by the kernel",
-        _module("act_mirred cls_matchall"),
+        "iproute2",
+        "act_mirred cls_matchall",
     ),
 )
 
@@ -177,7 +187,8 @@ FILTERS = (
         ("iptables", "-S"),
         r"-A FORWARD .*--dport 443 -j DROP",
         "firewalls",
-        "sudo apt-get install iptables",
+        "iptables",
+        "iptable_filter nf_tables",
         demo=True,
         given=RULES,
     ),
@@ -187,7 +198,8 @@ FILTERS = (
         ("ip6tables", "-S"),
         r"-A FORWARD .*--dport 443 -j DROP",
         "firewalls with IPv6 rules",
-        "sudo apt-get install iptables",
+        "iptables",
+        "iptable_filter nf_tables",
         given=RULES,
     ),
     Made(
@@ -196,7 +208,8 @@ FILTERS = (
         ("nft", "list", "table", "inet", "probe"),
         r"tcp dport 443 counter",
         "firewalls with an nftables file",
-        "sudo apt-get install nftables",
+        "nftables",
+        "nf_tables",
         given=NFT,
     ),
     Made(
@@ -205,7 +218,8 @@ FILTERS = (
         ("ipset", "list", "probe"),
         r"192\.0\.2\.0/24",
         "rules that name sets",
-        "sudo apt-get install ipset && " + _module("ip_set_hash_net"),
+        "ipset",
+        "ip_set_hash_net",
     ),
     Made(
         "rule trace",
@@ -213,7 +227,8 @@ FILTERS = (
         ("iptables", "-t", "raw", "-S"),
         r"-j TRACE",
         "naming the rule that met a packet",
-        _module("xt_TRACE nf_tables"),
+        "iptables",
+        "xt_TRACE",
     ),
 )
 
