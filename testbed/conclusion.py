@@ -135,6 +135,11 @@ def _instrument(judgement: Judgement, records: Sequence[Mapping[str, object]]) -
         "offered": sum(int(str(r["offered"])) for r in counted),
         "sent": sum(int(str(r["sent"])) for r in counted),
         "realtime": bool(counted) and all(bool(r["realtime"]) for r in counted),
+        "link_engine": str(counted[0]["link_engine"]) if counted else "none",
+        "link_excess_p50_us": middle("link_excess_p50_us"),
+        "link_excess_p99_us": middle("link_excess_p99_us"),
+        "link_overflowed": sum(int(str(r["link_overflowed"])) for r in counted),
+        "link_seeded": all(bool(r["link_seeded"]) for r in counted),
         "noise_percent": dict(judgement.noise_percent),
     }
 

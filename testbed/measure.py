@@ -20,6 +20,7 @@ from replay.session import Player, PlayResult
 from replay.tap import Taps
 from testbed.counters import counter_rows
 from testbed.devices.base import Configs
+from testbed.link_instrument import LinkInstrument
 from testbed.paths import Atlas, flow_path
 from testbed.placement import translations
 from testbed.shadow import Shadow
@@ -36,6 +37,7 @@ class Measured:
     role: Role
     kpis: pd.DataFrame
     instrument: Instrument
+    links: LinkInstrument
     started_ns: int
     seconds: float
 
@@ -44,8 +46,8 @@ class Measured:
         return {
             "window": self.window,
             "role": self.role.value,
-            "valid": self.instrument.valid,
-            "reason": self.instrument.reason,
+            "valid": self.instrument.valid and not self.links.reason,
+            "reason": "; ".join(filter(None, (self.instrument.reason, self.links.reason))),
             "started": pd.Timestamp(self.started_ns, unit="ns", tz="UTC").isoformat(),
             "seconds": round(self.seconds, 3),
             "lateness_p50_us": round(self.instrument.lateness_p50_us, 1),
@@ -54,6 +56,11 @@ class Measured:
             "sent": self.instrument.sent,
             "capture_drops": self.instrument.capture_drops,
             "realtime": self.instrument.realtime,
+            "link_engine": self.links.engine,
+            "link_excess_p50_us": round(self.links.excess_p50_us, 1),
+            "link_excess_p99_us": round(self.links.excess_p99_us, 1),
+            "link_overflowed": self.links.overflowed,
+            "link_seeded": self.links.seeded,
         }
 
 
@@ -73,6 +80,7 @@ class Gauge:
         """Replay the whole schedule once, doing `during` while traffic flows."""
         number = len(self.measured)
         self.shadow.forget()
+        self.shadow.impairments()
         before = self.shadow.readings()
         with TemporaryDirectory(prefix="testbed-window-", dir="/run/testbed") as folder:
             self.taps.start_window()
@@ -81,11 +89,12 @@ class Gauge:
             result = play.wait(timeout_s=OVERRUN_SECONDS + self.window_seconds)
             captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
             after = self.shadow.readings()
+            links = LinkInstrument.of(self.shadow.impairments())
             table = kpis(result, captures.paths, self.run.run_id, number, role.value)
         table["path"] = _paths(result, Atlas.of(self.shadow.topology, after), self.shadow.configs)
         seconds = (result.ended_ns - result.started_ns) / 1e9
         told = instrument(result, captures.dropped)
-        measured = Measured(number, role, table, told, result.started_ns, seconds)
+        measured = Measured(number, role, table, told, links, result.started_ns, seconds)
         self.run.write_table("kpis", table, part=number)
         self.run.write_table("counters", counter_rows(number, role.value, before, after), part=number)
         self.measured.append(measured)

@@ -5,23 +5,20 @@ It knows devices and the network, but no traffic, no change format and no verdic
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed.box import NodeBox
 from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
 from testbed.errors import InvalidInput, NotReady
-from testbed.network.addressing import add_routes, put_back_addresses, set_addresses, set_sysctls
+from testbed.network.addressing import add_routes, put_back_addresses, set_addresses
 from testbed.network.fresh_rates import is_rate_only, limit_rates
-from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
+from testbed.network.impairment import Engine, Impairer, LineReport
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
-from testbed.network.namespace import Namespace
-from testbed.network.placed_files import place, tried
-from testbed.network.qdisc import impair
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 
 POLL_SECONDS = 0.1
@@ -31,87 +28,6 @@ PROGRAM = "program"
 
 IPV6_LEAST_MTU = 1280
 """Below it the kernel takes IPv6 from an interface, with addresses and routes."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeKernel:
-    """What the kernel tells of one node."""
-
-    namespace: Namespace
-
-    def ports(self) -> list[PortState]:
-        """Interfaces with their counters."""
-        return ports(self.namespace)
-
-    def queue_drops(self) -> dict[str, int]:
-        """Drops by interface."""
-        return queue_drops(self.namespace)
-
-    def routes(self) -> dict[str, str]:
-        """Both main tables."""
-        return routes(self.namespace)
-
-    def protocol_statistics(self) -> dict[tuple[str, str], int]:
-        """ICMP and IP counters."""
-        return protocol_statistics(self.namespace)
-
-
-@dataclass(slots=True)
-class NodeBox:
-    """A node made real: what a device may touch of it."""
-
-    node: Node
-    namespace: Namespace
-    log_directory: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    sysctls: dict[str, str] = field(default_factory=dict)
-    """What each setting was before it was first set here."""
-
-    @property
-    def home(self) -> Path:
-        """The node's private files, seen from the supervisor."""
-        return self.namespace.home
-
-    @property
-    def kernel(self) -> NodeKernel:
-        """The kernel's counters and tables of this node."""
-        return NodeKernel(self.namespace)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        stdin: bytes = b"",
-        seconds: float = 60.0,
-        *,
-        apart: bool = False,
-        files: Mapping[str, bytes | None] | None = None,
-    ) -> str:
-        """Run a command inside the node, or in an empty network, or on files of its own; raises CommandFailed."""
-        if not files:
-            return self.namespace.run(argv, stdin, seconds, apart=apart)
-        with tried(self.namespace, files) as trial:
-            return trial.run(argv, stdin, seconds, apart=apart)
-
-    def put_files(self, contents: Mapping[str, bytes | None]) -> None:
-        """Put files at absolute paths of the node, or take them away, while it runs; raises Unsupported."""
-        place(self.namespace, contents)
-
-    def spawn(self, name: str, argv: Sequence[str], output: Path | None = None) -> None:
-        """Start a daemon inside the node, its output in a file of its own or in the run's logs."""
-        with (output or self.log_directory / f"{self.node.name}.{name}.log").open("ab") as log:
-            self.processes[name] = self.namespace.spawn(argv, log)
-
-    def process(self, name: str) -> subprocess.Popen[bytes] | None:
-        """The daemon of that name, if it was started."""
-        return self.processes.get(name)
-
-    def set_sysctls(self, settings: Mapping[str, str]) -> None:
-        """Write and read back settings of this node's network."""
-        self.sysctls = {**set_sysctls(self.namespace, settings), **self.sysctls}
-
-    def restore_sysctls(self, names: Iterable[str]) -> None:
-        """Give settings the values that the kernel had before anyone here set them."""
-        set_sysctls(self.namespace, {name: self.sysctls.pop(name) for name in names if name in self.sysctls})
 
 
 @dataclass(slots=True)
@@ -125,6 +41,7 @@ class Shadow:
     configs: dict[str, Configs]
     egress: dict[tuple[str, str], Impairment]
     mtu: dict[tuple[str, str], int]
+    impairer: Impairer
     owed: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     """(node, command) that undoes a command run there; kept by who changes nodes, until it is run."""
 
@@ -185,14 +102,19 @@ class Shadow:
                 add_routes(namespace, near, anew=True)
         if self.egress[node, interface] != egress:
             self.egress[node, interface] = egress
-            impair(port, egress)
+            self.impairer.apply(port, egress)
 
     def readings(self) -> dict[str, Sequence[Reading]]:
         """Counters and state of every node."""
         return {name: self.device(name).readings(box, self.configs[name]) for name, box in self.boxes.items()}
 
+    def impairments(self) -> Mapping[tuple[str, str], LineReport]:
+        """(node, interface) to what impaired that direction, and with what error, since this was asked last."""
+        return self.impairer.reports()
+
     def forget(self) -> None:
-        """Drop learnt state in every node, so that windows start alike."""
+        """Drop learnt state in every node and begin chance anew, so that windows start alike."""
+        self.impairer.forget()
         for name, box in self.boxes.items():
             device = self.device(name)
             if isinstance(device, Forgets):
@@ -217,20 +139,28 @@ class Shadow:
 
 
 @contextmanager
-def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path) -> Iterator[Shadow]:
+def built(
+    topology: Topology,
+    devices: Mapping[str, Device],
+    log_directory: Path,
+    engine: Engine = Engine.AUTO,
+    seed: int = 0,
+) -> Iterator[Shadow]:
     """Build the shadow of a topology in the current sandbox; it is gone when the block ends.
 
-    Raises InvalidInput when a daemon's own checker refuses the lab's file, Unsupported when this
-    kernel lacks what the lab asks for, CommandFailed when a daemon does not start.
+    `seed` makes loss and the like on links repeatable, `engine` says what does them.  Raises InvalidInput when a
+    daemon's own checker refuses the lab's file, Unsupported when this kernel lacks what the lab asks for,
+    CommandFailed when a daemon does not start.
     """
     log_directory.mkdir(parents=True, exist_ok=True)
     net = ShadowNet()
+    impairer = Impairer(engine, seed)
     try:
         boxes = {n.name: _box(net, n, devices[n.kind], log_directory) for n in topology.nodes}
         configs: dict[str, Configs] = {
             n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in topology.nodes
         }
-        shadow = Shadow(topology, devices, net, boxes, configs, {}, {})
+        shadow = Shadow(topology, devices, net, boxes, configs, {}, {}, impairer)
         _cable(shadow)
         for node in topology.nodes:
             set_addresses(boxes[node.name].namespace, node.interfaces, node.prefixes)
@@ -244,6 +174,7 @@ def built(topology: Topology, devices: Mapping[str, Device], log_directory: Path
             _begin(boxes[node.name])
         yield shadow
     finally:
+        impairer.abandon()
         net.close()
 
 
@@ -261,7 +192,7 @@ def _cable(shadow: Shadow) -> None:
             if is_rate_only(end.egress):
                 rates.append((port, end.egress))
             elif end.egress != Impairment():
-                impair(port, end.egress)
+                shadow.impairer.apply(port, end.egress)
             shadow.egress[end.node, end.interface] = end.egress
             shadow.mtu[end.node, end.interface] = link.mtu
     limit_rates(rates)

@@ -104,6 +104,11 @@ class InstrumentEntry(_Part):
     offered: int = 0
     sent: int = 0
     realtime: bool = False
+    link_engine: str = "none"
+    link_excess_p50_us: Number = None
+    link_excess_p99_us: Number = None
+    link_overflowed: int = 0
+    link_seeded: bool = True
     noise_percent: Mapping[str, Number] = Field(default_factory=dict)
 
 
