@@ -1,4 +1,7 @@
-"""`kill -9` at any moment, an interrupt, and an ordinary user: nothing is left, nothing is different."""
+"""`kill -9` at any moment, an interrupt, and an ordinary user: nothing is left, nothing is different.
+
+The hundred kills are on a lab with one of each device that is up in a second, at random moments of every phase.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.testbed.quick_lab import quick_lab
+
 SHOP = Path(__file__).parents[2] / "topologies" / "shop"
-KILLS = 30
-LONGEST_SECONDS = 14.0
+KILLS = 100
+PHASES = {"build": 0.8, "replay": 2.0, "change": 1.0, "rollback": 1.0, "teardown": 0.05}
+"""Steps of a run, and how long after the beginning of each it is killed at the latest, in seconds."""
+
+REACHED_SECONDS = 60.0
 GONE_SECONDS = 5.0
 MARK = "TESTBED_KILL_TEST"
 NOBODY = 65534
 
 
-def started(runs: Path, mark: str, change: str = "block-https") -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "testbed", "whatif", str(SHOP), "--change", str(SHOP / "changes" / change)]
+def started(
+    runs: Path, mark: str, lab: Path = SHOP, change: str = "block-https", environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "testbed", "whatif", str(lab), "--change", str(lab / "changes" / change)]
     return subprocess.Popen(
-        [*argv, "--runs", str(runs), "--quiet"],
-        env={**os.environ, MARK: mark},
+        [*argv, "--runs", str(runs), "--quiet", "--baseline", "2", "--treatment", "2"],
+        env={**os.environ, **(environment or {}), MARK: mark},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -86,11 +96,20 @@ def left_of(mark: str, made: set[str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_9_at_thirty_random_moments_leaves_nothing(tmp_path):
-    chance = random.Random(9)
+@pytest.mark.parametrize("phase", PHASES)
+def test_kill_9_a_hundred_times_leaves_nothing(tmp_path, phase):
+    lab = quick_lab(tmp_path / "lab")
+    chance = random.Random(f"{phase} 9")
     cables, mounted = interfaces(), mounts()
-    for number in range(KILLS):
-        kill_once(tmp_path / str(number), f"kill-{number}", chance.uniform(0.2, LONGEST_SECONDS))
+    for number in range(KILLS // len(PHASES)):
+        home = tmp_path / f"home{number}"
+        home.mkdir()
+        runs, mark = tmp_path / f"runs{number}", f"{phase}-{number}"
+        run = started(runs, mark, lab, "drop", {"HOME": str(home), "TMPDIR": str(home)})
+        after_s = chance.uniform(0.0, PHASES[phase])
+        assert reached(runs, phase), f"no {phase} came"
+        kill(run, mark, after_s)
+        assert not list(home.rglob("*")), f"{phase} + {after_s:.2f} s left files"
     assert (interfaces(), mounts()) == (cables, mounted)
 
 
@@ -102,15 +121,29 @@ def test_kill_9_while_building_and_while_replaying_leaves_nothing(tmp_path):
 
 
 def kill_once(runs: Path, mark: str, seconds: float) -> None:
-    run = started(runs, mark)
-    time.sleep(seconds)
+    kill(started(runs, mark), mark, seconds)
+
+
+def kill(run: subprocess.Popen[bytes], mark: str, after_s: float) -> None:
+    """Kill the run after a while; nothing of it may be left."""
+    time.sleep(after_s)
     made = own_namespaces(mark)
     run.kill()
     run.wait()
     if run.stderr:
         run.stderr.close()
     left = left_of(mark, made)
-    assert not left, f"killed after {seconds:.2f} s: {left}"
+    assert not left, f"{mark}: killed after {after_s:.2f} s: {left}"
+
+
+def reached(runs: Path, event: str) -> bool:
+    """Wait until a run has come to this step; whether it did."""
+    deadline = time.monotonic() + REACHED_SECONDS
+    while time.monotonic() < deadline:
+        if any(f'"event": "{event}"' in path.read_text() for path in runs.glob("*/events.jsonl")):
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def test_interrupt_unwinds_and_leaves_nothing(tmp_path):
