@@ -42,8 +42,7 @@ def main(path: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from mininet.topo import Topo  # noqa: PLC0415  its absence is told as JSON
     except Exception as error:
         raise Problem(1, f"no Mininet to read it with ({error})", "an installed Mininet") from error
-    module = loaded(path) if path else None
-    make = chosen(module, name, Topo) if path else built_in(name)
+    make = chosen(loaded(path), name, Topo) if path else built_in(name)
     try:
         topo = make(*arguments["args"], **arguments["kwargs"])
     except Exception as error:
