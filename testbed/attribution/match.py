@@ -1,4 +1,4 @@
-"""Does the text of an iptables rule match a flow, and do two texts say the same.
+"""Does the text of an iptables or nftables rule match a flow, and do two texts say the same.
 
 Knows nothing but text: no counter, no change, no network.  What it does not understand counts as a
 match, because the rule's own packet counter is the better witness.
@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
+from testbed.attribution.nft_words import in_iptables_words
 from topologies.model import IpAddress, IpNetwork
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -86,7 +87,12 @@ class Leg:
 
 @lru_cache(maxsize=4096)
 def options(text: str) -> tuple[Option, ...]:
-    """The options of a rule's text in order; any text at all gives some, never an error."""
+    """The options of a rule's text in order; any text at all gives some, never an error.
+
+    iptables' rules begin with an option, nftables' never do.
+    """
+    if not text.lstrip().startswith("-"):
+        text = in_iptables_words(text)
     try:
         words = shlex.split(text)
     except ValueError:
@@ -109,7 +115,7 @@ def options(text: str) -> tuple[Option, ...]:
 def target(text: str) -> str:
     """What the rule jumps to; `policy DROP` gives DROP, a rule without a target the empty string."""
     if text.startswith("policy "):
-        return text.removeprefix("policy ").split()[0] if len(text.split()) > 1 else ""
+        return text.removeprefix("policy ").split()[0].upper() if len(text.split()) > 1 else ""
     return next((o.arguments[0] for o in options(text) if o.name in ("-j", "-g") and o.arguments), "")
 
 

@@ -1,6 +1,6 @@
 """Packet filter rules as suspects: what began to drop, what stopped to accept, and what lay in wait.
 
-Knows iptables' files and counters, no routes and no proxies.
+Knows iptables' and nftables' files and counters, no routes and no proxies.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from testbed.attribution.match import DROPS, canonical, matches, names_icmp_type
 from testbed.attribution.scene import Scene
 from testbed.attribution.suspect import Ground, Suspect, where
 from testbed.change.model import Line
+from testbed.devices import nft_text
 from testbed.devices.packet_filter import FAMILIES, Rule, parse_rules
 
-VERSIONS = {"iptables.rules": 4, "ip6tables.rules": 6}
+VERSIONS = {"iptables.rules": (4,), "ip6tables.rules": (6,), nft_text.FILE: (4, 6)}
+PROGRAMS = {**FAMILIES, nft_text.FILE: "nft"}
+NFT_FAMILIES = {"ip": 4, "ip6": 6}
 TRANSLATES = frozenset(
     {"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "TPROXY", "NOTRACK", "CT", "TCPMSS", "MARK"}
 )
@@ -56,14 +59,15 @@ def suspects(scene: Scene, flows: Sequence[str]) -> list[Suspect]:
     """Every rule of every node on the flows' way that may have hurt or freed them."""
     found: list[Suspect] = []
     for place, node in enumerate(scene.nodes(flows)):
-        for file, version in VERSIONS.items():
-            if own := scene.seen_as(flows, node, version):
+        for file, versions in VERSIONS.items():
+            own = list(dict.fromkeys(f for version in versions for f in scene.seen_as(flows, node, version)))
+            if own:
                 found += [*_of_file(scene, node, file, own, place), *_by_command(scene, node, file, own, place)]
     return found
 
 
 def _of_file(scene: Scene, node: str, file: str, flows: list[str], place: int) -> list[Suspect]:
-    old, new = (parse_rules(files.get((node, file), "")) for files in (scene.before, scene.after))
+    old, new = (_parsed(file, files.get((node, file), "")) for files in (scene.before, scene.after))
     gone, stay = _counted(scene, node, file, old, new)
     rising = [hit for hit in stay if hit.effect == "drop" and rose(hit.before, hit.after)]
     changed = {(line.sign, line.line): line for line in scene.lines(node, file)}
@@ -72,7 +76,7 @@ def _of_file(scene: Scene, node: str, file: str, flows: list[str], place: int) -
         line = changed.get(("+", hit.rule.line))
         if (line is None and hit not in rising) or (hit.effect == "accept" and not hit.rule.index):
             continue
-        explained = _hurt(scene, node, hit, flows, VERSIONS[file])
+        explained = _hurt(scene, node, hit, flows, version_of(file, hit.rule))
         if not explained:
             continue
         takers += [hit] * (hit in rising)
@@ -84,7 +88,7 @@ def _of_file(scene: Scene, node: str, file: str, flows: list[str], place: int) -
         line = changed.get(("-", hit.rule.line))
         if line is None:
             continue
-        explained = _hurt(scene, node, hit, flows, VERSIONS[file])
+        explained = _hurt(scene, node, hit, flows, version_of(file, hit.rule))
         if explained:
             found.append(_lost(scene, hit, line, explained, place, takers))
         elif hit.effect == "accept" and stops_path_mtu(hit.rule.text):
@@ -152,7 +156,20 @@ def _effect(rule: Rule, chains: Mapping[tuple[str, str], list[Rule]], seen: froz
     return inside[-1] if inside else "other"
 
 
-def _hurt(scene: Scene, node: str, hit: Hit, flows: Sequence[str], version: int) -> frozenset[str]:
+def _parsed(file: str, text: str) -> list[Rule]:
+    """The rules that stand in the file itself, whichever its format."""
+    if file != nft_text.FILE:
+        return parse_rules(text)
+    return [written.rule for written in nft_text.written_rules({file: text}) if written.file == file]
+
+
+def version_of(file: str, rule: Rule) -> int | None:
+    """The IP version that a rule sees; None for both, as in nftables' family inet."""
+    versions = VERSIONS[file]
+    return versions[0] if len(versions) == 1 else NFT_FAMILIES.get(rule.table.split("/")[0])
+
+
+def _hurt(scene: Scene, node: str, hit: Hit, flows: Sequence[str], version: int | None) -> frozenset[str]:
     """The flows that the rule can touch: by its match, or by keeping path MTU errors from their senders."""
     if hit.effect == "drop" and stops_path_mtu(hit.rule.text):
         return frozenset(flows)
@@ -246,21 +263,21 @@ def _told(node: str, hit: Hit) -> str:
 
 def _by_command(scene: Scene, node: str, file: str, flows: list[str], place: int) -> list[Suspect]:
     """Rules that only the kernel has, put there by a command of the change, which is blamed."""
-    program = FAMILIES[file]
+    program = PROGRAMS[file]
     lines = [c for c in scene.change.lines if c.node == node and c.text.split("/")[-1].startswith(f"{program} ")]
     if not lines:
         return []
     seen = [o for o in scene.ledger.objects(node, "rule", "packets") if o[0].startswith(f"{file}:")]
     known = {canonical(before.state) for _, before, _ in seen}
-    known |= {canonical(rule.text) for rule in parse_rules(scene.after.get((node, file), ""))}
+    known |= {canonical(rule.text) for rule in _parsed(file, scene.after.get((node, file), ""))}
     found = []
     for name, _, after in seen:
         if after.mean <= 0 or canonical(after.state) in known:
             continue
-        table, chain, index = name.split(":", 1)[1].split("/")
+        table, chain, index = name.split(":", 1)[1].rsplit("/", 2)
         rule = Rule(table, chain, int(index), after.state, 0)
         hit = Hit(rule, _effect(rule, {}, frozenset()), NOTHING, after)
-        explained = _hurt(scene, node, hit, flows, VERSIONS[file])
+        explained = _hurt(scene, node, hit, flows, version_of(file, hit.rule))
         line = max(lines, key=lambda c: len(set(c.text.split()) & set(after.state.split())))
         if explained:
             found.append(_gained(scene, hit, line, explained, place))

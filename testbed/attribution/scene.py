@@ -20,7 +20,7 @@ from testbed.change.model import Change, Line
 from topologies.load import Lab
 from topologies.model import IpAddress, Node
 
-READ = ("iptables.rules", "ip6tables.rules", "frr.conf", "haproxy.cfg")
+READ = ("iptables.rules", "ip6tables.rules", "nftables.conf", "frr.conf", "haproxy.cfg")
 TRANSIT = frozenset({"router", "bridge"})
 """Kinds that rewrite no address, so that theirs never stand in a flow's packets."""
 
