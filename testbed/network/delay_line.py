@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from replay.child import Child, ChildFailed
-from testbed.errors import NotReady, Unsupported
+from testbed.errors import NotOurs, NotReady, Unsupported
 from testbed.network import delay_line_loop as said
 from testbed.network.delay_line_fate import takes_super_frames
 from testbed.network.delay_line_ring import opened_transmitter
@@ -76,6 +74,11 @@ class DelayLine:
     def __contains__(self, key: Key) -> bool:
         return key in self._sinks
 
+    @property
+    def pid(self) -> int:
+        """The child's process id, 0 while it is not wanted."""
+        return self._child.pid if self._child is not None else 0
+
     def apply(self, port: Port, impairment: Impairment) -> None:
         """Let what leaves `port` pass the line with these settings, which the line says back; raises Unsupported."""
         key = (port.namespace.name, port.name)
@@ -121,7 +124,7 @@ class DelayLine:
         """Take every way to the line out at once, with what is on it, and end the child."""
         with self._lock:
             for sink in self._sinks.values():
-                with suppress(NetlinkError, LookupError):  # an interface that is gone took its way along
+                with suppress(OSError, NotOurs):  # an interface that is gone took its way along
                     sink.shut()
                     sink.remove()
             self._end()

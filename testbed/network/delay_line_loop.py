@@ -10,10 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import heapq
+import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 
 from replay.child import Channel, enter_namespace, libc
 from testbed.network.delay_line_fate import UNTURNED, Fate
@@ -145,6 +148,7 @@ class Loop:
 
     def run(self, channel: Channel) -> None:
         """Everything the child does."""
+        _let_go_of_all_but({channel.fileno(), self._netns_fd, self._sockets.fileno()})
         enter_namespace(self._netns_fd)
         self._short, self._long = Ring(small=True), Ring(small=False)
         watched = (channel, self._short.line, self._long.line)
@@ -268,3 +272,11 @@ class Loop:
         if way.on_the_way == 0:
             self._draining = None
             channel.send(("done", None))
+
+
+def _let_go_of_all_but(kept: set[int]) -> None:
+    """Close what a fork inherits: a socket of the parent's would otherwise never be seen to close."""
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if descriptor > 2 and descriptor not in kept:
+            with suppress(OSError):  # the listing's own
+                os.close(descriptor)

@@ -6,23 +6,44 @@ lies in the line's own namespace, where it is received, stamped by the kernel, a
 
     sender's stack ── eth0 clsact egress ── redirect ── sink ══ line's namespace: stamped, held
                       eth0 (past its hooks) ◄──────────────────── when due
+
+Numbers are those of linux/rtnetlink.h, if_link.h, pkt_cls.h and tc_act/tc_mirred.h.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.errors import NotOurs, Unsupported
 from testbed.network.link import Port
 from testbed.network.namespace import on_a_thread
+from testbed.network.rtnl import (
+    CREATE,
+    DELETE_FILTER,
+    DELETE_QDISC,
+    EXCLUSIVE,
+    GET_FILTER,
+    GET_LINK,
+    GET_QDISC,
+    IFLA_IFNAME,
+    IFLA_LINKINFO,
+    IFLA_MTU,
+    IFLA_NET_NS_FD,
+    NEW_FILTER,
+    NEW_LINK,
+    NEW_QDISC,
+    TCA_KIND,
+    TCA_OPTIONS,
+    Batch,
+    attributes,
+    dump,
+    opened,
+)
 from testbed.sandbox import CLONE_NEWNET, unshare
 
 SINK_PREFIX = "sink~"
@@ -31,10 +52,20 @@ SINK_PREFIX = "sink~"
 PRIORITY = 0x7E57
 """Of our filter: a node's own filters are elsewhere."""
 
-CLSACT, CLSACT_EGRESS = 0xFFFF0000, 0xFFFFFFF3
-ETH_P_ALL, REDIRECT_TO_EGRESS = 0x0003, 1
+IFLA_GSO_MAX_SEGS = 40
 WIDEST_MTU, ALL_SEGMENTS = 65_535, 65_535
-IFF_UP, IFF_NOARP = 0x1, 0x80
+UP_AND_SILENT = 0x1 | 0x80
+
+CLSACT, CLSACT_EGRESS, AT_INGRESS = 0xFFFF0000, 0xFFFFFFF3, 0xFFFFFFF1
+EVERY_PROTOCOL = socket.htons(0x0003)
+TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT = 1, 5, 7
+TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
+REDIRECT_TO_EGRESS, STOLEN = 1, 4
+TERMINAL = 0x1
+
+_LINK = struct.Struct("=BxHiII")
+_TRAFFIC = struct.Struct("=BxxxiIII")
+_MIRRED = struct.Struct("=IIiiiiI")
 
 
 class LineNamespace:
@@ -45,11 +76,9 @@ class LineNamespace:
             unshare(CLONE_NEWNET)
             with suppress(FileNotFoundError):
                 Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-            line = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), line
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), opened()
 
-        self.net_fd, line = on_a_thread(made)
-        self.netlink: Any = IPRoute(fileno=line.detach())
+        self.net_fd, self.line = on_a_thread(made)
         self._made = 0
 
     def next_name(self) -> str:
@@ -57,19 +86,15 @@ class LineNamespace:
         self._made += 1
         return f"far{self._made}"
 
-    def index(self, name: str) -> int:
-        """The number of an interface here."""
-        return int(self.netlink.link_lookup(ifname=name)[0])
-
     def close(self) -> None:
         """Let go of the namespace; what is in it goes with its last user."""
-        self.netlink.close()
+        self.line.close()
         os.close(self.net_fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """One direction's way to the line: `lay` and `remove`, `open` and `shut` its filter in between."""
+    """One direction's way to the line: `open` and `shut` its filter, then `remove` the rest."""
 
     port: Port
     port_index: int
@@ -81,85 +106,127 @@ class Sink:
     @classmethod
     def laid(cls, port: Port, line: LineNamespace) -> Sink:
         """Make the pair, quiet and up, and redirect nothing yet; raises Unsupported."""
-        netlink, port_index = port.namespace.netlink, port.index
+        near, port_index = port.namespace.line, port.index
         name, far = f"{SINK_PREFIX}{port_index}", line.next_name()
+        batch = Batch()
         try:
-            netlink.link(
-                "add",
-                ifname=name,
-                kind="veth",
-                mtu=WIDEST_MTU,
-                peer={"ifname": far, "net_ns_fd": line.net_fd, "mtu": WIDEST_MTU},
-            )
-            index = int(netlink.link_lookup(ifname=name)[0])
+            batch.ask(f"way to the delay line {name}", NEW_LINK, CREATE | EXCLUSIVE, _pair(name, far, line.net_fd))
+            batch.send(near)
+            index, far_index = _index(near, name), _index(line.line, far)
             port.namespace.indexes[name] = index
             port.namespace.inside(lambda: _without_ipv6(name))
-            netlink.link("set", index=index, flags=IFF_UP | IFF_NOARP, change=IFF_UP | IFF_NOARP)
-            far_index = line.index(far)
-            line.netlink.link("set", index=far_index, flags=IFF_UP | IFF_NOARP, change=IFF_UP | IFF_NOARP)
-            brought = _with_clsact(netlink, port_index)
-        except NetlinkError as refusal:
+            for where, number in ((near, index), (line.line, far_index)):
+                batch.ask("interface up", NEW_LINK, 0, _LINK.pack(0, 0, number, UP_AND_SILENT, UP_AND_SILENT))
+                batch.send(where)
+            brings = not _has_clsact(near, port_index)
+            if brings:
+                body = _TRAFFIC.pack(0, port_index, CLSACT, AT_INGRESS, 0) + _attribute(TCA_KIND, b"clsact\0")
+                batch.ask("clsact", NEW_QDISC, CREATE | EXCLUSIVE, body)
+                batch.send(near)
+        except OSError as refusal:
             raise Unsupported(
                 f"{port.namespace.name}:{port.name} needs the delay line, and this kernel refused its way there: "
-                f"{refusal}",
+                f"{refusal.strerror}",
                 "use a kernel with veth and clsact (NET_SCH_INGRESS), or one with netem",
             ) from None
-        return cls(port, port_index, name, index, far_index, brought)
+        return cls(port, port_index, name, index, far_index, brings)
 
     def take_super_frames(self, wanted: bool) -> None:
         """Whether the kernel may leave segmentation to whom the frame is for, or does it before the sink."""
         segments = ALL_SEGMENTS if wanted else 1
-        netlink = self.port.namespace.netlink
-        netlink.link("set", index=self.index, gso_max_segs=segments)
-        read = netlink.get_links(self.index)[0].get_attr("IFLA_GSO_MAX_SEGS")
-        if read != segments:
+        batch = Batch()
+        value = _attribute(IFLA_GSO_MAX_SEGS, struct.pack("=I", segments))
+        batch.ask("segments a frame", NEW_LINK, 0, _LINK.pack(0, 0, self.index, 0, 0) + value)
+        batch.send(self.port.namespace.line)
+        read = [
+            struct.unpack("=I", link.attributes[IFLA_GSO_MAX_SEGS])[0]
+            for link in dump(self.port.namespace.line, GET_LINK)
+            if link.fields[2] == self.index
+        ]
+        if read != [segments]:
             raise Unsupported(f"{self._where()} took {read} segments a frame, not {segments}", "use a newer kernel")
 
     def open(self) -> None:
         """Redirect every frame that leaves the port from now on, and read the filter back; raises Unsupported."""
-        action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": self.index}
+        batch = Batch()
+        batch.ask("filter", NEW_FILTER, CREATE | EXCLUSIVE, self._filter() + _every_frame_to(self.index))
         try:
-            self.port.namespace.netlink.tc(
-                "add-filter",
-                "u32",
-                self.port_index,
-                parent=CLSACT_EGRESS,
-                prio=PRIORITY,
-                protocol=ETH_P_ALL,
-                target=0,
-                keys=["0x0/0x0+0"],
-                action=action,
-            )
-        except NetlinkError as refusal:
+            batch.send(self.port.namespace.line)
+        except OSError as refusal:
             raise Unsupported(
-                f"{self._where()}: this kernel refused the filter of the delay line: {refusal}",
+                f"{self._where()}: this kernel refused the filter of the delay line: {refusal.strerror}",
                 "use a kernel with cls_u32 and act_mirred, or one with netem",
             ) from None
         if not self._is_open():
             raise Unsupported(f"{self._where()}: the filter of the delay line is not what was asked for", "")
 
     def shut(self) -> None:
-        """Redirect no more; raises NotOurs when the filter at our place is another's."""
+        """Redirect no more; raises NotOurs when the filter at our place is gone or another's."""
         if not self._is_open():
-            raise NotOurs(f"{self._where()}: the filter of priority {PRIORITY} is not the delay line's")
-        self.port.namespace.netlink.tc(
-            "del-filter", index=self.port_index, parent=CLSACT_EGRESS, info=socket.htons(ETH_P_ALL) | PRIORITY << 16
-        )
+            raise NotOurs(f"{self._where()}: the filter of priority {PRIORITY}")
+        batch = Batch()
+        batch.ask("removal of a filter", DELETE_FILTER, 0, self._filter())
+        batch.send(self.port.namespace.line)
 
     def remove(self) -> None:
         """Take the pair away, and clsact where nothing else hangs on it."""
-        netlink = self.port.namespace.netlink
-        if self.brought_clsact and not netlink.get_filters(self.port_index, parent=CLSACT_EGRESS):
-            netlink.tc("del", index=self.port_index, kind="clsact", handle=CLSACT, parent=0xFFFFFFF1)
-        netlink.link("del", index=self.index)
+        line, batch = self.port.namespace.line, Batch()
+        if self.brought_clsact and not list(dump(line, GET_FILTER, self._filters())):
+            batch.ask("removal of clsact", DELETE_QDISC, 0, _TRAFFIC.pack(0, self.port_index, CLSACT, AT_INGRESS, 0))
+        batch.remove(self.index)
+        batch.send(line)
         self.port.namespace.indexes.pop(self.name, None)
 
+    def _filters(self) -> bytes:
+        return _TRAFFIC.pack(0, self.port_index, 0, CLSACT_EGRESS, 0)
+
+    def _filter(self) -> bytes:
+        information = PRIORITY << 16 | EVERY_PROTOCOL
+        return _TRAFFIC.pack(0, self.port_index, 0, CLSACT_EGRESS, information) + _attribute(TCA_KIND, b"u32\0")
+
     def _is_open(self) -> bool:
-        found = self.port.namespace.netlink.get_filters(self.port_index, parent=CLSACT_EGRESS)
-        return any(f["info"] >> 16 == PRIORITY and (REDIRECT_TO_EGRESS, self.index) == _redirected(f) for f in found)
+        targets = [
+            _redirected_to(found.attributes.get(TCA_OPTIONS, b""))
+            for found in dump(self.port.namespace.line, GET_FILTER, self._filters())
+            if found.fields[4] >> 16 == PRIORITY
+        ]
+        return self.index in targets
 
     def _where(self) -> str:
         return f"{self.port.namespace.name}:{self.port.name}"
+
+
+def _pair(near: str, far: str, net_fd: int) -> bytes:
+    def end(name: str) -> bytes:
+        mtu = _attribute(IFLA_MTU, struct.pack("=I", WIDEST_MTU))
+        return _LINK.pack(0, 0, 0, 0, 0) + _attribute(IFLA_IFNAME, name.encode() + b"\0") + mtu
+
+    peer = end(far) + _attribute(IFLA_NET_NS_FD, struct.pack("=I", net_fd))
+    data = _attribute(2, _attribute(1, peer))
+    return end(near) + _attribute(IFLA_LINKINFO, _attribute(1, b"veth\0") + data)
+
+
+def _every_frame_to(index: int) -> bytes:
+    """A u32 that matches anything, with a mirred that takes it to an interface."""
+    one_key_of_nothing = struct.pack("=BBBxHHhhI", TERMINAL, 0, 1, 0, 0, 0, 0, 0) + bytes(16)
+    mirred = _MIRRED.pack(0, 0, STOLEN, 0, 0, REDIRECT_TO_EGRESS, index)
+    action = _attribute(TCA_ACT_KIND, b"mirred\0") + _attribute(TCA_ACT_OPTIONS, _attribute(TCA_MIRRED_PARMS, mirred))
+    options = (
+        _attribute(TCA_U32_CLASSID, bytes(4))
+        + _attribute(TCA_U32_SEL, one_key_of_nothing)
+        + _attribute(TCA_U32_ACT, _attribute(1, action))
+    )
+    return _attribute(TCA_OPTIONS, options)
+
+
+def _redirected_to(options: bytes) -> int | None:
+    """Where a u32's action takes frames, if it redirects them."""
+    for action in attributes(attributes(options).get(TCA_U32_ACT, b"")).values():
+        parameters = attributes(attributes(action).get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS)
+        if parameters:
+            *_, what, index = _MIRRED.unpack_from(parameters)
+            return int(index) if what == REDIRECT_TO_EGRESS else None
+    return None
 
 
 def _without_ipv6(name: str) -> None:
@@ -167,22 +234,17 @@ def _without_ipv6(name: str) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
-def _with_clsact(netlink: Any, index: int) -> bool:
-    """Whether clsact had to be brought; a node's own stays as it is."""
-    if any(q.get_attr("TCA_KIND") == "clsact" and q["index"] == index for q in netlink.get_qdiscs(index)):
-        return False
-    netlink.tc("add", "clsact", index)
-    return True
+def _index(line: socket.socket, name: str) -> int:
+    wanted = name.encode() + b"\0"
+    found = [link.fields[2] for link in dump(line, GET_LINK) if link.attributes.get(IFLA_IFNAME) == wanted]
+    return found[0]
 
 
-def _redirected(answer: Any) -> tuple[int, int] | None:
-    options = answer.get_attr("TCA_OPTIONS")
-    actions = options and options.get_attr("TCA_U32_ACT")
-    if not actions:
-        return None
-    for _, action in actions["attrs"]:
-        parameters = action.get_attr("TCA_ACT_OPTIONS")
-        mirred = parameters and parameters.get_attr("TCA_MIRRED_PARMS")
-        if mirred:
-            return mirred["eaction"], mirred["ifindex"]
-    return None
+def _has_clsact(line: socket.socket, index: int) -> bool:
+    """A node's own clsact stays as it is."""
+    kinds = [queue.attributes.get(TCA_KIND) for queue in dump(line, GET_QDISC) if queue.fields[1] == index]
+    return b"clsact\0" in kinds
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

@@ -59,6 +59,11 @@ class Impairer:
         """The engine that acts, by name."""
         return self._engine.value
 
+    @property
+    def line_pid(self) -> int:
+        """The process id of the delay line, 0 while nothing needs it."""
+        return self._line.pid
+
     def apply(self, port: Port, impairment: Impairment) -> None:
         """Have what leaves `port` meet this impairment and no other; idempotent, and packets keep flowing.
 

@@ -41,8 +41,9 @@ NEW_LINK, DELETE_LINK, GET_LINK, NEW_ADDRESS, GET_ADDRESS, NEW_ROUTE, NEW_QDISC,
     38,
 )
 DELETE_QDISC = 37
-_BODY = {NEW_LINK: _LINK, NEW_ADDRESS: _ADDRESS, NEW_ROUTE: _ROUTE, NEW_QDISC: _QDISC}
-_ANSWER = {GET_LINK: NEW_LINK, GET_ADDRESS: NEW_ADDRESS, GET_QDISC: NEW_QDISC}
+NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+_BODY = {NEW_LINK: _LINK, NEW_ADDRESS: _ADDRESS, NEW_ROUTE: _ROUTE, NEW_QDISC: _QDISC, NEW_FILTER: _QDISC}
+_ANSWER = {GET_LINK: NEW_LINK, GET_ADDRESS: NEW_ADDRESS, GET_QDISC: NEW_QDISC, GET_FILTER: NEW_FILTER}
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 4, 18, 20, 28
 IFA_ADDRESS, IFA_LOCAL = 1, 2
@@ -154,6 +155,10 @@ class Batch:
         """Remove a queueing discipline, with what waits in it."""
         self._add(f"removal of a queue on {index}", DELETE_QDISC, 0, _QDISC.pack(0, index, handle, parent, 0))
 
+    def ask(self, what: str, kind: int, flags: int, body: bytes) -> None:
+        """Any other request, `what` in words for its refusal."""
+        self._add(what, kind, flags, body)
+
     def __len__(self) -> int:
         return len(self._requests)
 
@@ -182,10 +187,13 @@ class Answer:
     attributes: Mapping[int, bytes]
 
 
-def dump(line: socket.socket, what: int) -> Iterator[Answer]:
-    """Every link (GET_LINK), address (GET_ADDRESS) or queueing discipline (GET_QDISC); raises OSError."""
+def dump(line: socket.socket, what: int, of: bytes = b"") -> Iterator[Answer]:
+    """Every link (GET_LINK), address (GET_ADDRESS), queueing discipline (GET_QDISC) or filter (GET_FILTER).
+
+    `of` are the fixed fields of the question where it is not about everything; raises OSError.
+    """
     body = _BODY[_ANSWER[what]]
-    line.send(_message(what, DUMP, 0, bytes(body.size)))
+    line.send(_message(what, DUMP, 0, of or bytes(body.size)))
     while True:
         data = line.recv(1 << 17)
         for kind, _flags, _number_of, content in _messages(data):

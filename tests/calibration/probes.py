@@ -132,7 +132,11 @@ def _departures(mouth: socket.socket, done: Probe) -> None:
 
 @contextmanager
 def streaming(sender: Namespace, receiver: Namespace, address: str, octets: int) -> Iterator[list[tuple[int, str]]]:
-    """A TCP flow of random octets under the block; at its end the list holds what arrived: (octets, digest) twice."""
+    """A TCP flow under the block of that many octets, or with 0 as many as it takes till the end of the block.
+
+    Afterwards the list holds (octets, digest) of what was sent and of what arrived.
+    """
+    over = threading.Event()
     server = listener(receiver, address, 9_200)
     client = connected(sender, address, 9_200, 10.0)
     server.settimeout(10.0)
@@ -141,14 +145,15 @@ def streaming(sender: Namespace, receiver: Namespace, address: str, octets: int)
 
     def send() -> None:
         client.settimeout(30.0)
-        digest, left, chances = hashlib.blake2b(), octets, random.Random(1)
+        digest, left, sent, chances = hashlib.blake2b(), octets, 0, random.Random(1)
         with client:
-            while left:
-                piece = chances.randbytes(min(left, 65_536))
+            while left or not (octets or over.is_set()):
+                piece = chances.randbytes(min(left or 65_536, 65_536))
                 digest.update(piece)
                 client.sendall(piece)
-                left -= len(piece)
-        found.append((octets, digest.hexdigest()))
+                sent += len(piece)
+                left = max(0, octets - sent)
+        found.append((sent, digest.hexdigest()))
 
     def receive() -> None:
         end.settimeout(30.0)
@@ -165,6 +170,7 @@ def streaming(sender: Namespace, receiver: Namespace, address: str, octets: int)
     try:
         yield found
     finally:
+        over.set()
         for thread in threads:
             thread.join()
         server.close()
