@@ -75,7 +75,7 @@ def run(
     with ExitStack() as world:
         with clock.stretch("build_s"):
             experiment.say("build", f"{len(case.lab.topology.nodes)} nodes, {len(case.lab.topology.links)} links")
-            shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs"))
+            shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs", seed=plan.seed))
             player = world.enter_context(_player(case, shadow))
             taps = world.enter_context(_taps(shadow))
         with clock.stretch("converge_s"):

@@ -9,11 +9,15 @@ from analysis.window import Role
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many windows of each role: one to warm up, the baseline, the change itself, and after it."""
+    """How many windows of each role: one to warm up, the baseline, the change itself, and after it.
+
+    `seed` is that of the links' chance, the same in every window.
+    """
 
     baseline: int = 3
     treatment: int = 3
     restored: int = 1
+    seed: int = 0
 
     @property
     def before(self) -> tuple[Role, ...]:

@@ -21,8 +21,9 @@ from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
 from testbed.placement import Placed, node_of, place
 from testbed.policy import ClassRule, Policy, read_policy
-from topologies.load import Lab, load_lab
+from topologies.load import Lab
 from topologies.located import InvalidLab
+from topologies.sources import Opened, opened
 
 CUT_SHORT = ("truncated_record", "truncated_compression")
 PLACED = "files/"
@@ -48,24 +49,27 @@ class Case:
         return self.placed.flows
 
 
-def load(folder: Path, devices: Mapping[str, Device]) -> Lab:
-    """A lab folder, every problem of it in one InvalidInput."""
+def open_lab(source: str, work: Path, devices: Mapping[str, Device]) -> Opened:
+    """A lab from wherever its user has it, every problem of it in one InvalidInput.
+
+    What is not a lab folder is written as one into `work` first, and what it asks for in vain is noted.
+    """
     try:
-        lab = load_lab(folder, frozenset(devices))
+        found = opened(source, work, frozenset(devices))
     except InvalidLab as problem:
         raise InvalidInput.of(problem) from None
-    for node in lab.topology.nodes:
+    for node in found.lab.topology.nodes:
         for file, path in node.configs.items():
             known = devices[node.kind].reads
             if file not in known and not file.startswith(PLACED):
                 raise InvalidInput(
                     path, 1, 1, f"{file!r}", f"a file that a {node.kind} reads: {', '.join(sorted(known))}"
                 )
-    return lab
+    return found
 
 
 def prepared(
-    folder: Path,
+    lab: Lab,
     change: Path,
     devices: Mapping[str, Device],
     captures: tuple[Path, ...] = (),
@@ -73,7 +77,6 @@ def prepared(
     speed: float | None = None,
 ) -> Case:
     """Read and check everything; raises InvalidInput with file, line, found and expected."""
-    lab = load(folder, devices)
     edit = read_change(lab, change, lambda node: devices[node.kind].reads)
     rules = read_policy(policy or lab.policy)
     files = captures or lab.captures

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from testbed import __version__
@@ -21,6 +21,7 @@ from testbed.devices.linux import machine_sysctls
 from testbed.plan import Plan
 from testbed.prepare import Case
 from testbed.shadow import interface_names
+from topologies.imported import Note
 
 PROGRAMS = {
     "frr": ("vtysh", "--version"),
@@ -30,8 +31,8 @@ PROGRAMS = {
 LIBRARIES = ("mininet", "pyroute2", "pandas", "numpy", "scipy")
 
 
-def run_record(case: Case, plan: Plan, created: str) -> dict[str, object]:
-    """The document; timings are added when the run is over."""
+def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ()) -> dict[str, object]:
+    """The document; timings are added when the run is over.  `notes` tell what an imported lab could not honour."""
     return {
         "schema": 1,
         "created": created,
@@ -44,11 +45,13 @@ def run_record(case: Case, plan: Plan, created: str) -> dict[str, object]:
             "baseline": plan.baseline,
             "treatment": plan.treatment,
             "restored": plan.restored,
+            "seed": plan.seed,
             "speed": case.schedule.speed,
             "window_seconds": round(case.schedule.duration_ns / 1e9, 3),
         },
         "flows": {"replayed": len(case.flows), "left_out": _counted(case.placed.left_out)},
         "skipped_packets": dict(case.skipped),
+        "notes": [str(note) for note in notes],
         "interfaces": interface_names(case.lab.topology),
         "settings_left_alone": {
             node: names

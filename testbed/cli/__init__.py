@@ -18,6 +18,7 @@ from testbed.cli.doctor import doctor
 from testbed.cli.lab import lab
 from testbed.cli.lab_run import run
 from testbed.cli.report import report
+from testbed.cli.up import up
 from testbed.cli.whatif import whatif
 from testbed.errors import CommandFailed, InvalidInput, NotReady, RevertFailed, Unsupported
 
@@ -35,7 +36,7 @@ def commands() -> None:
     """
 
 
-for command in (whatif, lab, report, bench, doctor):
+for command in (whatif, up, lab, report, bench, doctor):
     commands.add_command(command)
 lab.add_command(run)
 

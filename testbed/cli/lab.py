@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,9 +11,14 @@ import click
 from rich.console import Console
 
 from testbed.devices.registry import known_devices
-from testbed.prepare import load
+from testbed.errors import InvalidInput
+from testbed.prepare import open_lab
 from testbed.sandbox import Sandbox
 from testbed.shadow import built
+from topologies.imported import Note
+from topologies.located import InvalidLab
+from topologies.model import Node
+from topologies.sources import CHOICES, opened
 
 
 @click.group()
@@ -20,7 +27,7 @@ def lab() -> None:
 
 
 @lab.command("record", epilog="\b\nExample:\n  testbed lab record topologies/shop")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where captures go; the lab's traffic/ by default."
 )
@@ -29,7 +36,7 @@ def record_command(folder: Path, output: Path | None) -> int:
     from testbed.record import read_recording, record  # noqa: PLC0415  scapy takes half a second to import
 
     devices = known_devices()
-    loaded = load(folder, devices)
+    loaded = open_lab(str(folder), folder, devices).lab
     recording = read_recording(loaded.folder / "traffic" / "record.yaml")
     target = (output or loaded.folder / "traffic").absolute()
     target.mkdir(parents=True, exist_ok=True)
@@ -46,3 +53,51 @@ def record_command(folder: Path, output: Path | None) -> int:
     for path in Sandbox(loaded.name, (target,)).call(job):
         click.echo(path)
     return 0
+
+
+@lab.command(
+    "import",
+    epilog="""\b
+Examples:
+  testbed lab import campus.clab.yml -o labs/campus
+  testbed lab import two_sites.py:sites,3 -o labs/sites
+  testbed lab import topohub:sndlib/germany50 -o labs/germany50
+""",
+)
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new lab folder.")
+def import_command(source: str, output: Path) -> int:
+    """Write a lab folder from a containerlab file, a Mininet Topo, GraphML or a topohub name.
+
+    A Mininet file is Python and is run.  What the source asks for and a lab cannot honour is told, one note a line.
+    """
+    target = output.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidInput(output, 1, 1, "a file or a folder with something in it", "a new or empty folder")
+    if Path(source).is_dir():
+        raise InvalidInput(Path(source), 1, 1, "a folder", f"what is no lab folder yet (not {CHOICES.split(',')[0]})")
+    try:
+        made = opened(source, target, frozenset(known_devices()))
+    except InvalidLab as problem:
+        raise InvalidInput.of(problem) from None
+    for line in _made(made.lab.folder, made.lab.topology.nodes, len(made.lab.topology.links), made.lab.captures):
+        click.echo(line)
+    _tell(made.notes)
+    return 0
+
+
+def _made(folder: Path, nodes: Sequence[Node], links: int, captures: Sequence[Path]) -> Iterator[str]:
+    kinds = Counter(node.kind for node in nodes)
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    yield f"{folder}: {len(nodes)} nodes ({listed}), {links} links"
+    yield f"  {sum(len(node.configs) for node in nodes)} config files in configs/"
+    yield from (f"  {path.relative_to(folder)}: {path.stat().st_size:,} octets" for path in captures)
+
+
+def _tell(notes: Sequence[Note]) -> None:
+    """Each note on a line of its own, on standard error, as compilers tell warnings."""
+    told = Console(stderr=True, highlight=False, soft_wrap=True)
+    if notes:
+        told.print(f"{len(notes)} things of the source are done otherwise or not at all:", style="yellow")
+    for note in notes:
+        told.print(f"  {note}", markup=False)

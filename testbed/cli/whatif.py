@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from analysis.verdict import Verdict
 from testbed.devices.registry import known_devices
 from testbed.experiment import Clock, Outcome, run
 from testbed.plan import Plan
-from testbed.prepare import Case, prepared
+from testbed.prepare import Case, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
 from testbed.report import write_report
 from testbed.sandbox import Sandbox
@@ -31,7 +34,7 @@ NOT_RESTORED = 4
     epilog="\b\nExample:\n  testbed whatif topologies/shop --change topologies/shop/changes/block-https\n\n"
     "Exit codes: 0 pass, 1 fail, 2 invalid input, 3 inconclusive, 4 not possible here or not restored."
 )
-@click.argument("lab", type=click.Path(path_type=Path))
+@click.argument("lab")
 @click.option("--change", required=True, type=click.Path(path_type=Path), help="A change folder, or a .patch file.")
 @click.option(
     "--capture", multiple=True, type=click.Path(path_type=Path), help="Use these captures, not the lab's own."
@@ -40,36 +43,42 @@ NOT_RESTORED = 4
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of loss and the like on links.")
 @click.option(
     "--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print verdict.json and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def whatif(  # noqa: PLR0913, PLR0917  an argument an option
-    lab: Path,
+    lab: str,
     change: Path,
     capture: tuple[Path, ...],
     policy: Path | None,
     speed: float | None,
     baseline: int | None,
     treatment: int | None,
+    seed: int,
     runs: Path,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Try CHANGE on a shadow of LAB with its captured flows, before production does.
 
-    The shadow is built, the flows are replayed before, during and after the change, every flow's KPIs
-    are compared, the line to blame is named, and the change is rolled back.
+    LAB is a lab folder, a containerlab file, a Mininet file, a GraphML file or topohub:NAME; what is no lab folder is
+    written as one below the runs first. The shadow is built, the flows are replayed before, during and after the
+    change, every flow's KPIs are compared, the line to blame is named, and the change is rolled back.
     """
     clock, started = Clock(), time.monotonic()
     devices = known_devices()
-    with clock.stretch("validate_s"):
-        case = prepared(lab, change, devices, capture, policy, speed)
-    plan = Plan(baseline or case.policy.baseline_windows, treatment or case.policy.treatment_windows)
+    with clock.stretch("validate_s"), _imported(runs) as work:
+        opened = open_lab(lab, work, devices)
+        case = prepared(opened.lab, change, devices, capture, policy, speed)
+    plan = Plan(baseline or case.policy.baseline_windows, treatment or case.policy.treatment_windows, seed=seed)
     directory, created = _directory(runs, case)
     progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
-    directory.write_json("run.json", run_record(case, plan, created))
+    for note in opened.notes:
+        progress.print(f"note: {note}", markup=False, style="yellow")
+    directory.write_json("run.json", run_record(case, plan, created, opened.notes))
     directory.write_table("flows", case.flows)
     directory.write_text("change.diff", change_diff(case.change))
     with Catalogue(runs) as catalogue:
@@ -93,6 +102,17 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     if not outcome.restored:
         return NOT_RESTORED
     return EXIT_CODES[outcome.verdict]
+
+
+@contextmanager
+def _imported(runs: Path) -> Iterator[Path]:
+    """Where a lab from elsewhere is written; it is kept like the run that is judged on it, and goes with bad input."""
+    work = runs.absolute() / "imported" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    try:
+        yield work
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _directory(runs: Path, case: Case) -> tuple[RunDirectory, str]:
