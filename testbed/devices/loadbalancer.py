@@ -1,7 +1,7 @@
 """A load balancer: HAProxy in master-worker mode on production's own haproxy.cfg, reloaded hitless.
 
 It knows no other kind.  Statistics come over HAProxy's master socket, which needs no line in the
-configuration.
+configuration; certificates that only production has are stood in for at their own paths.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from testbed.devices.base import Box, Complaint, Configs, Readiness, Reading
-from testbed.devices.linux import ALL_KINDS, LinuxNode
+from testbed.devices.linux import ALL_KINDS, LinuxNode, changed_files, placed
+from testbed.devices.stand_ins import stand_ins, wanted_certificates
 from testbed.errors import CommandFailed, NotReady
 
+FILE = "haproxy.cfg"
+PLACE = "/etc/haproxy/haproxy.cfg"
 MASTER_SOCKET = "haproxy-master.sock"
 RELOAD_SECONDS = 10.0
 _AT_LINE = re.compile(r"\[[^\]]*?:(\d+)\]")
@@ -28,33 +31,30 @@ GAUGES = ("scur", "smax", "slim", "qcur", "qmax")
 class LoadBalancer(LinuxNode):
     """HAProxy in a node of its own, whatever config `haproxy -c` takes."""
 
-    reads = ALL_KINDS | {"haproxy.cfg"}
-    directories: Mapping[str, str] = {"haproxy": "/etc/haproxy", "haproxy-state": "/var/lib/haproxy"}
+    reads = ALL_KINDS | {FILE}
+    directories: Mapping[str, str] = {"haproxy-state": "/var/lib/haproxy"}
 
     def check(self, box: Box, configs: Configs) -> Sequence[Complaint]:
         """`haproxy -c` on the file, beside the packet filter's check."""
         complaints = list(super().check(box, configs))
-        if "haproxy.cfg" in configs:
-            candidate = box.home / "haproxy" / "candidate.cfg"
-            candidate.write_bytes(configs["haproxy.cfg"])
-            try:
-                box.run(["haproxy", "-c", "-f", "/etc/haproxy/candidate.cfg"])
-            except CommandFailed as failure:
-                alert = next((a for a in failure.stderr.splitlines() if "ALERT" in a), failure.stderr)
-                place = _AT_LINE.search(alert)
-                said = alert.rsplit("] : ", 1)[-1].strip()
-                complaints.append(Complaint("haproxy.cfg", int(place[1]) if place else None, said))
-            finally:
-                candidate.unlink()
+        if FILE not in configs or complaints:
+            return complaints
+        files = {**placed(configs), **absent_certificates(box, configs), PLACE: configs[FILE]}
+        try:
+            box.run(["haproxy", "-c", "-f", PLACE], files=files)
+        except CommandFailed as failure:
+            alert = next((a for a in failure.stderr.splitlines() if "ALERT" in a), failure.stderr)
+            place = _AT_LINE.search(alert)
+            said = alert.rsplit("] : ", 1)[-1].strip()
+            complaints.append(Complaint(FILE, int(place[1]) if place else None, said))
         return complaints
 
     def start(self, box: Box, configs: Configs) -> None:
         """Master and worker in the foreground."""
         super().start(box, configs)
-        (box.home / "haproxy" / "haproxy.cfg").write_bytes(configs.get("haproxy.cfg", b""))
+        box.put_files({**absent_certificates(box, configs), PLACE: configs.get(FILE, b"")})
         (box.home / "run" / "haproxy").mkdir(exist_ok=True)
-        argv = ["haproxy", "-W", "-db", "-S", f"/run/{MASTER_SOCKET}", "-f", "/etc/haproxy/haproxy.cfg"]
-        box.spawn("haproxy", argv)
+        box.spawn("haproxy", ["haproxy", "-W", "-db", "-S", f"/run/{MASTER_SOCKET}", "-f", PLACE])
 
     def ready(self, box: Box, configs: Configs) -> Readiness:
         """Worker answering and every health check done once and passed."""
@@ -80,7 +80,7 @@ class LoadBalancer(LinuxNode):
     def reload(self, box: Box, before: Configs, after: Configs) -> None:
         """Hitless: the master hands its listening sockets to a new worker; read back that it did."""
         super().reload(box, before, after)
-        if before.get("haproxy.cfg") == after.get("haproxy.cfg"):
+        if before.get(FILE) == after.get(FILE) and not changed_files(before, after):
             return
         process = box.process("haproxy")
         if process is None or process.poll() is not None:
@@ -89,7 +89,7 @@ class LoadBalancer(LinuxNode):
             old = _worker(box)
         except OSError as silence:
             raise NotReady(f"{box.node.name}: haproxy to reload", str(silence)) from None
-        (box.home / "haproxy" / "haproxy.cfg").write_bytes(after.get("haproxy.cfg", b""))
+        box.put_files({**absent_certificates(box, after), PLACE: after.get(FILE, b"")})
         process.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + RELOAD_SECONDS
         while True:
@@ -107,7 +107,7 @@ class LoadBalancer(LinuxNode):
         """Sessions, queues, errors and state of every frontend, backend and server."""
         readings = list(super().readings(box, configs))
         try:
-            rows = proxy_rows(box)
+            rows, states = proxy_rows(box), server_states(box)
         except OSError:
             # a change that ends HAProxy is judged by the flows; its silence is a reading of its own
             return [*readings, Reading("proxy", "haproxy", "status", 1.0, cumulative=False, state="SILENT")]
@@ -116,7 +116,40 @@ class LoadBalancer(LinuxNode):
             readings.append(Reading("proxy", name, "status", 1.0, cumulative=False, state=row["status"].split()[0]))
             told = [metric for metric in (*COUNTERS, *GAUGES) if row.get(metric, "").isdigit()]
             readings += [Reading("proxy", name, m, float(row[m]), cumulative=m in COUNTERS) for m in told]
+        for name, state in states.items():
+            readings.append(Reading("proxy", name, "server_state", 1.0, cumulative=False, state=state))
+        for path in absent_certificates(box, configs):
+            readings.append(Reading("stand_in", path, "certificate", 1.0, cumulative=False, state="made by the lab"))
         return readings
+
+
+def absent_certificates(box: Box, configs: Configs) -> dict[str, bytes]:
+    """What stands in for certificates that neither the lab nor the machine has, by path; the same at every call."""
+    files = placed(configs)
+    kept = box.home / "absent-certificates"
+    wanted = wanted_certificates(configs.get(FILE, b"").decode(errors="replace"), files)
+    if not wanted:
+        return {}
+    # once put there they exist: what was absent at first is remembered
+    known = set(kept.read_text().splitlines()) if kept.exists() else set()
+    made = stand_ins(box, wanted, files.keys(), known)
+    kept.write_text("\n".join(sorted(known | made.keys())))
+    return made
+
+
+def server_states(box: Box) -> dict[str, str]:
+    """Every server's operational and administrative state and weight, as HAProxy numbers them."""
+    lines = ask_master(box, "@1 show servers state").strip().splitlines()
+    head = next((line[2:].split() for line in lines if line.startswith("# be_id")), [])
+    rows = (dict(zip(head, line.split(), strict=False)) for line in lines if line[:1].isdigit())
+    return {
+        f"{row['be_name']}/{row['srv_name']}": " ".join(
+            f"{word}={row.get(f'srv_{key}', '?')}"
+            for word, key in (("operational", "op_state"), ("administrative", "admin_state"), ("weight", "uweight"))
+        )
+        for row in rows
+        if {"be_name", "srv_name"} <= row.keys()
+    }
 
 
 def proxy_rows(box: Box) -> list[dict[str, str]]:
