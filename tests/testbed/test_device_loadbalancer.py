@@ -43,11 +43,13 @@ backend web
     server w1 10.0.2.2:8080 check inter 200ms agent-check agent-port 8081 agent-inter 200ms weight 100
     server w2 10.0.2.2:8443 ssl verify required ca-file /etc/haproxy/backend-ca.pem disabled
 """
-AGENT = """import socket
-line = socket.create_server(("10.0.2.2", 8081))
+RESPONDER = """import socket, sys
+line = socket.create_server(("10.0.2.2", int(sys.argv[1])))
 while True:
     asked, _ = line.accept()
-    asked.sendall(b"50%\\n")
+    if sys.argv[1] == "8080":
+        asked.recv(4096)
+    asked.sendall(sys.argv[2].encode())
     asked.close()
 """
 
@@ -55,8 +57,8 @@ while True:
 def test_absent_certificates_are_stood_in_for_and_real_checks_are_answered(tmp_path):
     lab = routed(tmp_path, "loadbalancer", {"haproxy.cfg": TLS})
     programs = (
-        (sys.executable, "-m", "http.server", "--bind", "10.0.2.2", "--directory", "/etc/haproxy/errors", "8080"),
-        (sys.executable, "-c", AGENT),
+        (sys.executable, "-c", RESPONDER, "8080", "HTTP/1.0 200 OK\r\n\r\n"),
+        (sys.executable, "-c", RESPONDER, "8081", "50%\n"),
     )
     lab = replace(lab, nodes=tuple(replace(n, programs=programs) if n.name == "h2" else n for n in lab.nodes))
 
