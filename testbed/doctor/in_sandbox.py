@@ -20,6 +20,7 @@ from pathlib import Path
 from testbed.doctor.commands import Said, ask
 from testbed.doctor.rows import Row, State, judged
 from testbed.errors import Unsupported
+from testbed.lab_kernel import inside
 from testbed.sandbox import SCRATCH, Sandbox, mount
 
 OTHER_KERNEL = "testbed lab run -- COMMAND   (boots a kernel that has it)"
@@ -61,8 +62,11 @@ class Made:
     def _remedy(self, absent: bool) -> str:
         if absent:
             return f"sudo apt-get install {self.package}"
-        loadable = ask(("modprobe", "--dry-run", "--quiet", "--all", *self.modules.split())).status == 0
-        return f"sudo modprobe --all {self.modules}" if loadable else OTHER_KERNEL
+        absent_modules = [name for name in self.modules.split() if not Path("/sys/module", name).exists()]
+        loadable = ask(("modprobe", "--dry-run", "--quiet", "--all", *absent_modules)).status == 0
+        if absent_modules and loadable:
+            return f"sudo modprobe --all {' '.join(absent_modules)}"
+        return "use the machine's own kernel: this User-mode Linux was built without it" if inside() else OTHER_KERNEL
 
     def _row(self, state: State, seen: str, remedy: str = "") -> Row:
         return Row("kernel", self.capability, state, seen, self.needed_for, remedy, self.demo)
@@ -237,7 +241,7 @@ def kernel_rows() -> list[Row]:
     """Everything tried inside one sandbox; without a sandbox, one row that says why and that nothing was tried."""
     what, why = "user namespaces", "every run"
     try:
-        inside = Sandbox("doctor").call(_all)
+        tried = Sandbox("doctor").call(_all)
     except Unsupported as refusal:
         return [Row("kernel", what, State.MISSING, refusal.what, why, refusal.remedy, demo=True)]
     except OSError as refusal:
@@ -247,7 +251,7 @@ def kernel_rows() -> list[Row]:
     switch = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     armoured = f", AppArmor's switch is {switch.read_text().strip()}" if switch.exists() else ""
     who = "root" if os.geteuid() == 0 else "an ordinary user"
-    return [Row("kernel", what, State.WORKS, f"made as {who}{armoured}", why, demo=True), *inside]
+    return [Row("kernel", what, State.WORKS, f"made as {who}{armoured}", why, demo=True), *tried]
 
 
 def _all() -> list[Row]:

@@ -8,6 +8,6 @@ VRF), that one has; what it may write is decided by mounts of this machine's ker
 """
 
 from testbed.lab_kernel.boot import GuestProgram, run
-from testbed.lab_kernel.kernel import UserModeLinux
+from testbed.lab_kernel.kernel import UserModeLinux, inside
 
-__all__ = ["GuestProgram", "UserModeLinux", "run"]
+__all__ = ["GuestProgram", "UserModeLinux", "inside", "run"]

@@ -15,6 +15,11 @@ CONTROL, STDIN, STDOUT, STDERR = 1, 2, 3, 4
 """Serial lines (/dev/ttyS<n>) of the guest and what each carries."""
 
 
+def inside() -> bool:
+    """Whether this very process runs on a User-mode Linux."""
+    return "User Mode Linux" in Path("/proc/cpuinfo").read_text()
+
+
 @dataclass(frozen=True, slots=True)
 class UserModeLinux:
     """One installed kernel: the program that is it, and the directory of its modules."""
@@ -25,6 +30,10 @@ class UserModeLinux:
     @classmethod
     def found(cls) -> UserModeLinux:
         """The kernel of the distribution's package; raises Unsupported with the package to install."""
+        if inside():
+            raise Unsupported(
+                "this is User-mode Linux already, and it does not run in itself", "run the program directly"
+            )
         program = shutil.which("linux.uml")
         if program is None:
             raise Unsupported("User-mode Linux is not installed (no linux.uml on the PATH)", INSTALL)

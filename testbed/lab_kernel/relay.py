@@ -11,10 +11,12 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from types import FrameType
 
 from testbed.errors import NotReady
 
 CHUNK_OCTETS = 65536
+STEP_SECONDS = 0.1
 CONSOLE_OCTETS = 65536
 TOLD_LINES = 12
 OFF_SECONDS = 20.0
@@ -40,7 +42,7 @@ class Relay:
         self._out = {stdout[0]: stdout[1], stderr[0]: stderr[1]}
         self._selector = selectors.DefaultSelector()
         self._told, self._log, self._pending = b"", b"", b""
-        self._ready, self._stdin_ended, self._exit_code = False, False, -1
+        self._ready, self._stdin_ended, self._interrupted, self._exit_code = False, False, False, -1
         self._deadline, self._awaited = 0.0, ""
 
     def until_off(self, boot_seconds: float) -> int:
@@ -53,11 +55,13 @@ class Relay:
         for source in (self._control[0], self._console, *self._out):
             os.set_blocking(source, False)
             self._selector.register(source, selectors.EVENT_READ)
+        # noted, not raised: an exception in the middle of a step would lose what is being carried
+        signal.signal(signal.SIGINT, self._note_interrupt)
         try:
             while self._machine.poll() is None:
-                try:
-                    self._step(0.2)
-                except KeyboardInterrupt:
+                self._step(STEP_SECONDS)
+                if self._interrupted:
+                    self._interrupted = False
                     self._interrupt()
             for source in (self._control[0], self._console, *self._out):
                 self._drain(source)
@@ -141,6 +145,9 @@ class Relay:
             self._wait(OFF_SECONDS, "the guest to power off")
         else:
             raise NotReady("User-mode Linux to come up", f"{rest}\n{self._last_words()}")
+
+    def _note_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
 
     def _interrupt(self) -> None:
         if not self._ready:
