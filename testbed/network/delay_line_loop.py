@@ -217,9 +217,9 @@ class Loop:
         ready = libc.ppoll(self._fds, 1 if gulping else len(self._fds), ctypes.byref(timeout), None)
         if ready == 0 and left_ns:
             late_ns = time.monotonic_ns() - until
-            # rise at once, fall slowly: to spin is cheaper than to be late
-            self._lead_ns += (late_ns - self._lead_ns) // (2 if late_ns > self._lead_ns else 16)
-            self._lead_ns = min(max(self._lead_ns, 0), MOST_LEAD_NS)
+            if late_ns < MOST_LEAD_NS:  # beyond it another process had the processor: to spin would not help
+                # rise at once, fall slowly: to spin is cheaper than to be late
+                self._lead_ns += (late_ns - self._lead_ns) // (2 if late_ns > self._lead_ns else 16)
         return bool(self._fds[0].revents)
 
     def _obey(self, channel: Channel) -> None:

@@ -19,9 +19,10 @@ from testbed.network.delay_line_sink import SINK_PREFIX
 from testbed.network.impairment import Engine, Impairer, has_netem
 from testbed.network.kernel_state import ports
 from testbed.network.link import Port, set_mtu
+from testbed.network.probe import probe
 from testbed.network.qdisc import impair
 from tests.calibration.links import FOUR, MBIT, MS, SIX, on_wire, traces
-from tests.calibration.probes import probe, streaming
+from tests.calibration.probes import streaming
 from tests.testbed.labs import connected, listener, soon
 from topologies.model import Impairment
 
@@ -250,7 +251,6 @@ def test_what_the_line_did_is_told_and_its_own_error_beside_it():
     assert 30 <= report.lost <= 90
     assert (report.overflowed, report.refused) == (0, 0)
     assert 0 < report.excess_p50_ns <= report.excess_p99_ns <= report.excess_max_ns + 1_000
-    assert report.excess_p50_ns < MS
     assert again["h1", "eth0"].frames < 5
 
 
