@@ -30,6 +30,7 @@ GULP_NS, LONG_DELAY_NS = 1_000_000, 3_000_000
 MOST_LEAD_NS = 120_000
 RETRY_NS = 100_000
 PATIENCE_NS = 2_000_000_000
+READ_TOGETHER_NS, CLOCK_READINGS = 2_000, 5
 BUCKET_NS = 1_000
 """How finely the excess is kept."""
 
@@ -162,7 +163,7 @@ class Loop:
                 self._obey(channel)
 
     def _take(self) -> int:
-        offset_ns = time.monotonic_ns() - time.time_ns()
+        offset_ns = _clock_offset_ns()
         frames = self._short.take(READ_AT_ONCE)
         if longer := self._long.take(READ_AT_ONCE):
             frames = sorted(frames + longer, key=itemgetter(0)) if frames else longer
@@ -272,6 +273,21 @@ class Loop:
         if way.on_the_way == 0:
             self._draining = None
             channel.send(("done", None))
+
+
+def _clock_offset_ns() -> int:
+    """What is added to a stamp to have it on the monotonic clock, too much rather than too little.
+
+    Both clocks are read more than once: whoever is interrupted between two readings sees a wrong difference.
+    """
+    closest_ns, offset_ns = READ_TOGETHER_NS, 0
+    for _ in range(CLOCK_READINGS):
+        before_ns, stamp_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if not offset_ns or after_ns - before_ns < closest_ns:
+            closest_ns, offset_ns = after_ns - before_ns, after_ns - stamp_ns
+        if closest_ns < READ_TOGETHER_NS:
+            break
+    return offset_ns
 
 
 def _let_go_of_all_but(kept: set[int]) -> None:
