@@ -265,9 +265,11 @@ def _answer(writer: int, succeeded: bool, value: object) -> None:
         for note in getattr(value, "__notes__", ()):
             stand_in.add_note(note)
         packed = pickle.dumps((False, stand_in))
-    view = memoryview(packed)
-    while view:
-        view = view[os.write(writer, view) :]
+    # an interrupted caller no longer listens; raised here, that would unwind the caller's own stack in this child
+    with suppress(BrokenPipeError):
+        view = memoryview(packed)
+        while view:
+            view = view[os.write(writer, view) :]
 
 
 def _furnish(name: str) -> None:

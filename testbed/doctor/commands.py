@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SECONDS = 15.0
-LONGEST = 90
+LONGEST = 70
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -22,9 +22,9 @@ class Said:
     text: str
 
     def first_line(self) -> str:
-        """The first line with anything in it, without a log's time stamp, short enough for a table."""
+        """The first line with anything in it, without what stands before every such line, short enough for a table."""
         line = next((line.strip() for line in self.text.splitlines() if line.strip()), "said nothing")
-        line = re.sub(r"^\d{4}-\d\d-\d\dT\S+Z\|\d+\|\w+\|\w+\|", "", line)
+        line = re.sub(r"^\d{4}-\d\d-\d\dT\S+Z\|\d+\|\w+\|\w+\||^RTNETLINK answers: |^Error: ", "", line)
         return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 

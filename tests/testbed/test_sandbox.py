@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -267,6 +268,30 @@ def test_killing_the_caller_at_any_moment_leaves_nothing():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert soon(lambda: not named(f"sbx-{os.getpid()}")), named(f"sbx-{os.getpid()}")
+
+
+def test_only_the_caller_unwinds_its_own_stack_when_it_is_interrupted(tmp_path):
+    unwound, up = tmp_path / "unwound", tmp_path / "up"
+
+    def job():
+        up.touch()
+        with suppress(KeyboardInterrupt):
+            time.sleep(30)
+        time.sleep(0.3)
+        return "an answer for which nobody waits any more"
+
+    child = os.fork()
+    if child == 0:
+        try:
+            Sandbox("box").call(job)
+        finally:
+            with unwound.open("a") as file:
+                file.write("once\n")
+            os._exit(0)
+    assert soon(up.exists)
+    os.kill(child, signal.SIGINT)
+    os.waitpid(child, 0)
+    assert unwound.read_text() == "once\n"
 
 
 def test_an_ordinary_user_has_only_his_own_rights_outside():
