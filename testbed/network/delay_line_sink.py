@@ -25,23 +25,26 @@ from testbed.network.namespace import on_a_thread
 from testbed.network.rtnl import (
     CREATE,
     DELETE_FILTER,
+    DELETE_LINK,
     DELETE_QDISC,
     EXCLUSIVE,
     GET_FILTER,
-    GET_LINK,
     GET_QDISC,
     IFLA_IFNAME,
     IFLA_LINKINFO,
     IFLA_MTU,
     IFLA_NET_NS_FD,
+    LOOPBACK,
     NEW_FILTER,
     NEW_LINK,
     NEW_QDISC,
     TCA_KIND,
     TCA_OPTIONS,
+    Answer,
     Batch,
     attributes,
     dump,
+    link,
     opened,
 )
 from testbed.sandbox import CLONE_NEWNET, unshare
@@ -52,7 +55,8 @@ SINK_PREFIX = "sink~"
 PRIORITY = 0x7E57
 """Of our filter: a node's own filters are elsewhere."""
 
-IFLA_GSO_MAX_SEGS = 40
+IFLA_GSO_MAX_SEGS, IFLA_GROUP = 40, 27
+FAR_GROUP = 0x7E57
 WIDEST_MTU, ALL_SEGMENTS = 65_535, 65_535
 UP_AND_SILENT = 0x1 | 0x80
 
@@ -79,12 +83,23 @@ class LineNamespace:
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), opened()
 
         self.net_fd, self.line = on_a_thread(made)
-        self._made = 0
+        self._last = LOOPBACK
 
-    def next_name(self) -> str:
-        """A name for the next far end."""
-        self._made += 1
-        return f"far{self._made}"
+    def next_index(self) -> int:
+        """A number for the next far end."""
+        self._last += 1
+        return self._last
+
+    def remove_pairs(self) -> None:
+        """Remove every pair that ends here in one request; each by itself would have the kernel wait once more."""
+        batch = Batch()
+        batch.ask(
+            "removal of the ways to the line",
+            DELETE_LINK,
+            0,
+            _LINK.pack(0, 0, 0, 0, 0) + _number(IFLA_GROUP, FAR_GROUP),
+        )
+        batch.send(self.line)
 
     def close(self) -> None:
         """Let go of the namespace; what is in it goes with its last user."""
@@ -107,12 +122,12 @@ class Sink:
     def laid(cls, port: Port, line: LineNamespace) -> Sink:
         """Make the pair, quiet and up, and redirect nothing yet; raises Unsupported."""
         near, port_index = port.namespace.line, port.index
-        name, far = f"{SINK_PREFIX}{port_index}", line.next_name()
+        name, index, far_index = f"{SINK_PREFIX}{port_index}", port.namespace.next_index(), line.next_index()
         batch = Batch()
         try:
-            batch.ask(f"way to the delay line {name}", NEW_LINK, CREATE | EXCLUSIVE, _pair(name, far, line.net_fd))
+            pair = _pair((index, name), (far_index, f"far{far_index}"), line.net_fd)
+            batch.ask(f"way to the delay line {name}", NEW_LINK, CREATE | EXCLUSIVE, pair)
             batch.send(near)
-            index, far_index = _index(near, name), _index(line.line, far)
             port.namespace.indexes[name] = index
             port.namespace.inside(lambda: _without_ipv6(name))
             for where, number in ((near, index), (line.line, far_index)):
@@ -135,15 +150,11 @@ class Sink:
         """Whether the kernel may leave segmentation to whom the frame is for, or does it before the sink."""
         segments = ALL_SEGMENTS if wanted else 1
         batch = Batch()
-        value = _attribute(IFLA_GSO_MAX_SEGS, struct.pack("=I", segments))
+        value = _number(IFLA_GSO_MAX_SEGS, segments)
         batch.ask("segments a frame", NEW_LINK, 0, _LINK.pack(0, 0, self.index, 0, 0) + value)
         batch.send(self.port.namespace.line)
-        read = [
-            struct.unpack("=I", link.attributes[IFLA_GSO_MAX_SEGS])[0]
-            for link in dump(self.port.namespace.line, GET_LINK)
-            if link.fields[2] == self.index
-        ]
-        if read != [segments]:
+        read = struct.unpack("=I", link(self.port.namespace.line, self.index).attributes[IFLA_GSO_MAX_SEGS])[0]
+        if read != segments:
             raise Unsupported(f"{self._where()} took {read} segments a frame, not {segments}", "use a newer kernel")
 
     def open(self) -> None:
@@ -157,53 +168,59 @@ class Sink:
                 f"{self._where()}: this kernel refused the filter of the delay line: {refusal.strerror}",
                 "use a kernel with cls_u32 and act_mirred, or one with netem",
             ) from None
-        if not self._is_open():
+        if self.index not in [_redirected_to(found) for found in self._present()]:
             raise Unsupported(f"{self._where()}: the filter of the delay line is not what was asked for", "")
 
     def shut(self) -> None:
         """Redirect no more; raises NotOurs when the filter at our place is gone or another's."""
-        if not self._is_open():
+        filters = self._present()
+        if self.index not in [_redirected_to(found) for found in filters if _priority(found) == PRIORITY]:
             raise NotOurs(f"{self._where()}: the filter of priority {PRIORITY}")
         batch = Batch()
-        batch.ask("removal of a filter", DELETE_FILTER, 0, self._filter())
+        if self.brought_clsact and all(_priority(found) == PRIORITY for found in filters):
+            batch.ask("removal of clsact", DELETE_QDISC, 0, _TRAFFIC.pack(0, self.port_index, CLSACT, AT_INGRESS, 0))
+        else:
+            batch.ask("removal of a filter", DELETE_FILTER, 0, self._filter())
         batch.send(self.port.namespace.line)
 
     def remove(self) -> None:
-        """Take the pair away, and clsact where nothing else hangs on it."""
-        line, batch = self.port.namespace.line, Batch()
-        if self.brought_clsact and not list(dump(line, GET_FILTER, self._filters())):
-            batch.ask("removal of clsact", DELETE_QDISC, 0, _TRAFFIC.pack(0, self.port_index, CLSACT, AT_INGRESS, 0))
+        """Take the pair away, once nothing is redirected into it."""
+        batch = Batch()
         batch.remove(self.index)
-        batch.send(line)
-        self.port.namespace.indexes.pop(self.name, None)
+        batch.send(self.port.namespace.line)
+        self.forget()
 
-    def _filters(self) -> bytes:
-        return _TRAFFIC.pack(0, self.port_index, 0, CLSACT_EGRESS, 0)
+    def forget(self) -> None:
+        """The pair is gone."""
+        self.port.namespace.indexes.pop(self.name, None)
 
     def _filter(self) -> bytes:
         information = PRIORITY << 16 | EVERY_PROTOCOL
         return _TRAFFIC.pack(0, self.port_index, 0, CLSACT_EGRESS, information) + _attribute(TCA_KIND, b"u32\0")
 
-    def _is_open(self) -> bool:
-        targets = [
-            _redirected_to(found.attributes.get(TCA_OPTIONS, b""))
-            for found in dump(self.port.namespace.line, GET_FILTER, self._filters())
-            if found.fields[4] >> 16 == PRIORITY
-        ]
-        return self.index in targets
+    def _present(self) -> list[Answer]:
+        """Every filter where ours is or should be."""
+        return list(dump(self.port.namespace.line, GET_FILTER, _TRAFFIC.pack(0, self.port_index, 0, CLSACT_EGRESS, 0)))
 
     def _where(self) -> str:
         return f"{self.port.namespace.name}:{self.port.name}"
 
 
-def _pair(near: str, far: str, net_fd: int) -> bytes:
-    def end(name: str) -> bytes:
-        mtu = _attribute(IFLA_MTU, struct.pack("=I", WIDEST_MTU))
-        return _LINK.pack(0, 0, 0, 0, 0) + _attribute(IFLA_IFNAME, name.encode() + b"\0") + mtu
+def _priority(found: Answer) -> int:
+    return found.fields[4] >> 16
 
-    peer = end(far) + _attribute(IFLA_NET_NS_FD, struct.pack("=I", net_fd))
+
+def _pair(near: tuple[int, str], far: tuple[int, str], net_fd: int) -> bytes:
+    def end(index: int, name: str) -> bytes:
+        return (
+            _LINK.pack(0, 0, index, 0, 0)
+            + _attribute(IFLA_IFNAME, name.encode() + b"\0")
+            + _number(IFLA_MTU, WIDEST_MTU)
+        )
+
+    peer = end(*far) + _number(IFLA_NET_NS_FD, net_fd) + _number(IFLA_GROUP, FAR_GROUP)
     data = _attribute(2, _attribute(1, peer))
-    return end(near) + _attribute(IFLA_LINKINFO, _attribute(1, b"veth\0") + data)
+    return end(*near) + _attribute(IFLA_LINKINFO, _attribute(1, b"veth\0") + data)
 
 
 def _every_frame_to(index: int) -> bytes:
@@ -219,8 +236,9 @@ def _every_frame_to(index: int) -> bytes:
     return _attribute(TCA_OPTIONS, options)
 
 
-def _redirected_to(options: bytes) -> int | None:
+def _redirected_to(found: Answer) -> int | None:
     """Where a u32's action takes frames, if it redirects them."""
+    options = found.attributes.get(TCA_OPTIONS, b"")
     for action in attributes(attributes(options).get(TCA_U32_ACT, b"")).values():
         parameters = attributes(attributes(action).get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS)
         if parameters:
@@ -234,12 +252,6 @@ def _without_ipv6(name: str) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
-def _index(line: socket.socket, name: str) -> int:
-    wanted = name.encode() + b"\0"
-    found = [link.fields[2] for link in dump(line, GET_LINK) if link.attributes.get(IFLA_IFNAME) == wanted]
-    return found[0]
-
-
 def _has_clsact(line: socket.socket, index: int) -> bool:
     """A node's own clsact stays as it is."""
     kinds = [queue.attributes.get(TCA_KIND) for queue in dump(line, GET_QDISC) if queue.fields[1] == index]
@@ -248,3 +260,7 @@ def _has_clsact(line: socket.socket, index: int) -> bool:
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))

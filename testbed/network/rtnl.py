@@ -205,6 +205,16 @@ def dump(line: socket.socket, what: int, of: bytes = b"") -> Iterator[Answer]:
             yield Answer(body.unpack_from(content), attributes(content[body.size :]))
 
 
+def link(line: socket.socket, index: int) -> Answer:
+    """One interface by number; raises OSError."""
+    line.send(_message(GET_LINK, 0, 0, _LINK.pack(0, 0, index, 0, 0)))
+    kind, _flags, _number_of, content = next(_messages(line.recv(1 << 17)))
+    if kind == _ERROR:
+        code = -struct.unpack_from("=i", content)[0]
+        raise OSError(code, os.strerror(code))
+    return Answer(_LINK.unpack_from(content), attributes(content[_LINK.size :]))
+
+
 def is_up(line: socket.socket, index: int) -> bool:
     """Whether an interface is administratively up."""
     return any(link.fields[2] == index and link.fields[3] & _UP for link in dump(line, GET_LINK))

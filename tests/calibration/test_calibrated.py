@@ -10,7 +10,7 @@ from testbed.errors import Unsupported
 from testbed.network.calibration import calibrated
 from testbed.network.impairment import Engine, has_netem
 from testbed.sandbox import Sandbox
-from tests.calibration.links import ENGINES
+from tests.calibration.links import ENGINES, USER_MODE
 
 ENDS = (ip_interface("192.0.2.1/24"), ip_interface("192.0.2.2/24"))
 
@@ -23,7 +23,7 @@ def test_an_engine_tells_its_own_error(engine):
     assert found.report is not None
     # what the kernel's stamps show, the line told of itself
     assert found.excess_p50_ns < (found.report.excess_p50_ns or 5_000_000) + 500_000
-    assert abs(found.rate_bps.error_percent) < 15
+    assert abs(found.rate_bps.error_percent) < (40 if USER_MODE else 15)
     assert 0.05 < found.loss_ratio.found < 0.15
 
 

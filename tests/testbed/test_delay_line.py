@@ -280,11 +280,11 @@ def _is_dead(pid):
 def test_a_link_that_is_down_takes_what_was_on_the_way():
     def job(wire):
         probe(wire.h1, wire.h2, FOUR, 3)
-        wire.forth(delay_ns=100 * MS)
+        wire.forth(delay_ns=600 * MS)
         wire.impairer.reports()
         wire.h1.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", (FOUR, 9)))
         wire.h2.run(["ip", "link", "set", "eth0", "down"])
-        time.sleep(0.2)
+        time.sleep(0.7)
         refused = wire.impairer.reports()["h1", "eth0"].refused
         wire.h2.run(["ip", "link", "set", "eth0", "up"])
         wire.forth(delay_ns=MS)
