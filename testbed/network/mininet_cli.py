@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 from mininet.cli import CLI
 from mininet.log import error, output, setLogLevel
@@ -40,6 +40,17 @@ class ShadowCli(CLI):  # type: ignore[misc]
         else:
             in_node(self.mn[first], ["sh", "-c", " ".join(addressed(self.mn, args.split(" ")))])
 
+    def do_net(self, _line: str) -> None:
+        """List every node with its links, as Mininet does."""
+        for node in self.mn.values():
+            links = [(own, own.link.intf2 if own.link.intf1 is own else own.link.intf1) for own in node.intfList()]
+            output(node.name, *(f" {_full(own)}:{_full(peer)}" for own, peer in links), "\n")
+
+    def do_links(self, _line: str) -> None:
+        """List every link and whether both ends are there."""
+        for link in self.mn.links:
+            output(f"{_full(link.intf1)}<->{_full(link.intf2)} {link.status()}\n")
+
     def do_iperf(self, line: str) -> None:
         """Measure TCP goodput between two hosts: iperf h1 h2 (the first and the last host by default)."""
         names = line.split() or [self.mn.hosts[0].name, self.mn.hosts[-1].name]
@@ -60,6 +71,12 @@ class ShadowCli(CLI):  # type: ignore[misc]
     def do_dpctl(self, line: str) -> None:
         """Not here: switches are bridges."""
         error("*** no OpenFlow controller here: in a node of kind openvswitch, run ovs-ofctl\n")
+
+
+def _full(interface: Any) -> str:
+    """`h1-eth0`: production's names are unique in a node only, Mininet's bear the node's."""
+    node = interface.node.name
+    return str(interface.name) if interface.name.startswith(f"{node}-") else f"{node}-{interface.name}"
 
 
 def in_node(node: ShadowNode, words: Sequence[str]) -> int:
