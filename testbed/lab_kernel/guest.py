@@ -62,7 +62,8 @@ def furnish(job: dict[str, Any]) -> list[str]:
     for folder in (upper, work, root):
         folder.mkdir()
     insert(Path(job["modules"]), "overlay")
-    mount("overlay", str(root), "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
+    # a file of the machine's root is here whoever's the caller sees: set-user-id programs would become nobody
+    mount("overlay", str(root), "overlay", MS_NOSUID, f"lowerdir=/,upperdir={upper},workdir={work}")
     enter(root)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV)
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV)
@@ -166,10 +167,11 @@ def write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def carry_out(source: int, target: int) -> None:
-    """Copy what the program says to its serial line, to the end."""
-    while data := os.read(source, 65536):
+def carry_out(source: int, target: int, deaf: threading.Event) -> None:
+    """Copy what the program says to its serial line, to the end, or until the caller no longer listens."""
+    while (data := os.read(source, 65536)) and not deaf.is_set():
         write_all(target, data)
+    os.close(source)
     termios.tcdrain(target)
 
 
@@ -195,12 +197,15 @@ def exactly(source: int, size: int) -> bytes:
     return data
 
 
-def obey(control: int, group: int) -> None:
-    """Pass on the signals the caller asks for, one number a line."""
+def obey(control: int, group: int, deaf: dict[int, threading.Event]) -> None:
+    """Do what the caller asks, one thing a line: `signal NUMBER`, or `deaf LINE` when it no longer listens there."""
     with os.fdopen(os.dup(control), "rb", buffering=0) as asked:
-        while word := asked.readline():
+        while words := asked.readline().split():
+            if words[0] == b"deaf":
+                deaf[int(words[1])].set()
+                continue
             try:
-                os.killpg(group, int(word))
+                os.killpg(group, int(words[1]))
             except ProcessLookupError:
                 return
 
@@ -225,17 +230,19 @@ def run(job: dict[str, Any], lines: dict[int, int]) -> int:
     assert program.stdin
     assert program.stdout
     assert program.stderr
+    deaf = {STDOUT: threading.Event(), STDERR: threading.Event()}
     carriers = [
-        threading.Thread(target=carry_out, args=(pipe.fileno(), lines[number]), daemon=True)
+        threading.Thread(target=carry_out, args=(os.dup(pipe.fileno()), lines[number], deaf[number]), daemon=True)
         for pipe, number in ((program.stdout, STDOUT), (program.stderr, STDERR))
     ]
     for thread in (
         *carriers,
         threading.Thread(target=carry_in, args=(lines[STDIN], os.dup(program.stdin.fileno())), daemon=True),
-        threading.Thread(target=obey, args=(lines[CONTROL], program.pid), daemon=True),
+        threading.Thread(target=obey, args=(lines[CONTROL], program.pid, deaf), daemon=True),
     ):
         thread.start()
-    program.stdin.close()
+    for pipe in (program.stdin, program.stdout, program.stderr):
+        pipe.close()
     while True:
         ended, status = os.wait()
         if ended == program.pid:

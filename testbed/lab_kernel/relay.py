@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 
 from testbed.errors import NotReady
+from testbed.lab_kernel.kernel import STDERR, STDOUT
 
 CHUNK_OCTETS = 65536
 STEP_SECONDS = 0.1
@@ -39,7 +40,8 @@ class Relay:
         console: int,
     ) -> None:
         self._machine, self._control, self._stdin, self._console = machine, control, stdin, console
-        self._out = {stdout[0]: stdout[1], stderr[0]: stderr[1]}
+        self._out = {stdout[0]: (STDOUT, stdout[1]), stderr[0]: (STDERR, stderr[1])}
+        self._deaf: set[int] = set()
         self._selector = selectors.DefaultSelector()
         self._told, self._log, self._pending = b"", b"", b""
         self._ready, self._stdin_ended, self._interrupted, self._exit_code = False, False, False, -1
@@ -98,7 +100,7 @@ class Relay:
         if not data:
             self._selector.unregister(descriptor)
         elif descriptor in self._out:
-            _write_all(self._out[descriptor], data)
+            self._say(descriptor, data)
         elif descriptor == self._console:
             self._log = (self._log + data)[-CONSOLE_OCTETS:]
         else:
@@ -146,6 +148,16 @@ class Relay:
         else:
             raise NotReady("User-mode Linux to come up", f"{rest}\n{self._last_words()}")
 
+    def _say(self, source: int, data: bytes) -> None:
+        """Write what the program said; when nobody listens, let the program find its pipe broken as well."""
+        line, target = self._out[source]
+        try:
+            while data and source not in self._deaf:
+                data = data[os.write(target, data) :]
+        except BrokenPipeError:
+            self._deaf.add(source)
+            os.write(self._control[1], f"deaf {line}\n".encode())
+
     def _note_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self._interrupted = True
 
@@ -153,13 +165,8 @@ class Relay:
         if not self._ready:
             raise KeyboardInterrupt
         self._wait(INTERRUPTED_SECONDS, "the interrupted program to end")
-        os.write(self._control[1], f"{int(signal.SIGINT)}\n".encode())
+        os.write(self._control[1], f"signal {int(signal.SIGINT)}\n".encode())
 
     def _last_words(self) -> str:
         lines = [line for line in self._log.decode(errors="replace").splitlines() if " [<" not in line]
         return "\n".join(["the console's last lines:", *(f"  {line}" for line in lines[-TOLD_LINES:])])
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
