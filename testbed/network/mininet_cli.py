@@ -44,7 +44,7 @@ class ShadowCli(CLI):  # type: ignore[misc]
         """List every node with its links, as Mininet does."""
         for node in self.mn.values():
             links = [(own, own.link.intf2 if own.link.intf1 is own else own.link.intf1) for own in node.intfList()]
-            output(node.name, *(f" {_full(own)}:{_full(peer)}" for own, peer in links), "\n")
+            output(" ".join([node.name, *(f"{_full(own)}:{_full(peer)}" for own, peer in links)]), "\n")
 
     def do_links(self, _line: str) -> None:
         """List every link and whether both ends are there."""
