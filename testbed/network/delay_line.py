@@ -126,7 +126,6 @@ class DelayLine:
             for sink in self._sinks.values():
                 with suppress(OSError, NotOurs):  # an interface that is gone took its way along
                     sink.shut()
-                sink.forget()
             if self._sinks:
                 self._line.remove_pairs()
             self._end()

@@ -78,12 +78,16 @@ class Fate:
         self.impairment = impairment
         self._ns_per_octet = 8e9 / impairment.rate_bps if impairment.rate_bps else 0.0
         self._room_ns = TokenBucket.of(impairment).limit_octets * self._ns_per_octet
+        # a frame's fate is asked for a hundred thousand times a second
+        self._delay_ns, self._pdv_ns = impairment.delay_ns, impairment.pdv_ns
+        self._loss, self._duplicate = impairment.loss_ratio, impairment.duplicate_ratio
+        self._reorder, self._corrupt = impairment.reorder_ratio, impairment.corrupt_ratio
         self._only_delays = impairment == Impairment(delay_ns=impairment.delay_ns)
         self._floor_ns = self._latest_ns
 
     def hasten(self, limit_ns: int) -> None:
         """What is on the way leaves by then, so later frames need not wait longer."""
-        self._floor_ns = min(self._floor_ns, limit_ns)
+        self._floor_ns, self._latest_ns = min(self._floor_ns, limit_ns), min(self._latest_ns, limit_ns)
         self._last_departure_ns = min(self._last_departure_ns, limit_ns)
 
     @property
@@ -94,24 +98,21 @@ class Fate:
 
     def meet(self, arrived_ns: int, octets: int) -> tuple[Copy, ...]:
         """The copies of a frame, none when it is lost."""
-        impairment = self.impairment
         if self._only_delays:
-            return ((self._in_order(arrived_ns + impairment.delay_ns), UNTURNED),)
+            due_ns = arrived_ns + self._delay_ns
+            self._latest_ns = due_ns = self._floor_ns if due_ns < self._floor_ns else due_ns
+            return ((due_ns, UNTURNED),)
         copies = 1
-        if impairment.loss_ratio and self._loses() < impairment.loss_ratio:
+        if self._loss and self._loses() < self._loss:
             self._lost += 1
             copies = 0
-        if impairment.duplicate_ratio and self._doubles() < impairment.duplicate_ratio:
+        if self._duplicate and self._doubles() < self._duplicate:
             copies += 1
         if copies == 1:
             return self._copy(arrived_ns, octets)
-        met = NEVER
-        for _ in range(copies):
-            met += self._copy(arrived_ns, octets)
-        return met
+        return self._copy(arrived_ns, octets) + self._copy(arrived_ns, octets) if copies else NEVER
 
     def _copy(self, arrived_ns: int, octets: int) -> tuple[Copy, ...]:
-        impairment = self.impairment
         due_ns = arrived_ns
         if self._ns_per_octet:
             begins_ns = max(arrived_ns, self._last_departure_ns)
@@ -120,19 +121,15 @@ class Fate:
                 self._dropped += 1
                 return NEVER
             due_ns = self._last_departure_ns = round(begins_ns + taken_ns)
-        bit = UNTURNED
-        if impairment.corrupt_ratio and self._corrupts() < impairment.corrupt_ratio:
-            bit = self._picks(8 * octets)
-        if impairment.reorder_ratio and self._hurries() < impairment.reorder_ratio:
+        bit = self._picks(8 * octets) if self._corrupt and self._corrupts() < self._corrupt else UNTURNED
+        if self._reorder and self._hurries() < self._reorder:
             return ((due_ns, bit),)
-        due_ns += impairment.delay_ns
-        if impairment.pdv_ns:
-            due_ns = max(due_ns + round((2 * self._varies() - 1) * impairment.pdv_ns), arrived_ns)
-            self._latest_ns = max(self._latest_ns, due_ns)
-            return ((due_ns, bit),)
-        return ((self._in_order(due_ns), bit),)
-
-    def _in_order(self, due_ns: int) -> int:
-        due_ns = max(due_ns, self._floor_ns)
-        self._latest_ns = max(self._latest_ns, due_ns)
-        return due_ns
+        due_ns += self._delay_ns
+        if self._pdv_ns:
+            due_ns += round((2 * self._varies() - 1) * self._pdv_ns)
+            earliest_ns = arrived_ns
+        else:
+            earliest_ns = self._floor_ns
+        due_ns = earliest_ns if due_ns < earliest_ns else due_ns
+        self._latest_ns = self._latest_ns if due_ns < self._latest_ns else due_ns
+        return ((due_ns, bit),)

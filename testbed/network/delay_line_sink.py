@@ -55,6 +55,9 @@ SINK_PREFIX = "sink~"
 PRIORITY = 0x7E57
 """Of our filter: a node's own filters are elsewhere."""
 
+FIRST_INDEX = 1 << 20
+"""Sinks are numbered from here: nobody else, nor the kernel by itself, counts so far."""
+
 IFLA_GSO_MAX_SEGS, IFLA_GROUP = 40, 27
 FAR_GROUP = 0x7E57
 WIDEST_MTU, ALL_SEGMENTS = 65_535, 65_535
@@ -113,7 +116,6 @@ class Sink:
 
     port: Port
     port_index: int
-    name: str
     index: int
     far_index: int
     brought_clsact: bool
@@ -122,13 +124,12 @@ class Sink:
     def laid(cls, port: Port, line: LineNamespace) -> Sink:
         """Make the pair, quiet and up, and redirect nothing yet; raises Unsupported."""
         near, port_index = port.namespace.line, port.index
-        name, index, far_index = f"{SINK_PREFIX}{port_index}", port.namespace.next_index(), line.next_index()
+        name, index, far_index = f"{SINK_PREFIX}{port_index}", FIRST_INDEX + port_index, line.next_index()
         batch = Batch()
         try:
             pair = _pair((index, name), (far_index, f"far{far_index}"), line.net_fd)
             batch.ask(f"way to the delay line {name}", NEW_LINK, CREATE | EXCLUSIVE, pair)
             batch.send(near)
-            port.namespace.indexes[name] = index
             port.namespace.inside(lambda: _without_ipv6(name))
             for where, number in ((near, index), (line.line, far_index)):
                 batch.ask("interface up", NEW_LINK, 0, _LINK.pack(0, 0, number, UP_AND_SILENT, UP_AND_SILENT))
@@ -144,7 +145,7 @@ class Sink:
                 f"{refusal.strerror}",
                 "use a kernel with veth and clsact (NET_SCH_INGRESS), or one with netem",
             ) from None
-        return cls(port, port_index, name, index, far_index, brings)
+        return cls(port, port_index, index, far_index, brings)
 
     def take_super_frames(self, wanted: bool) -> None:
         """Whether the kernel may leave segmentation to whom the frame is for, or does it before the sink."""
@@ -188,11 +189,6 @@ class Sink:
         batch = Batch()
         batch.remove(self.index)
         batch.send(self.port.namespace.line)
-        self.forget()
-
-    def forget(self) -> None:
-        """The pair is gone."""
-        self.port.namespace.indexes.pop(self.name, None)
 
     def _filter(self) -> bytes:
         information = PRIORITY << 16 | EVERY_PROTOCOL
