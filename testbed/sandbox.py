@@ -37,6 +37,7 @@ MS_REC, MS_PRIVATE, MS_BIND, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 0x1000, 0x2,
 MS_RDONLY, MS_REMOUNT = 0x1, 0x20
 PR_SET_PDEATHSIG = 1
 
+NOT_ROOT = "1000"
 UNWIND_SECONDS = 10.0
 """How long an interrupted job may take to leave in order."""
 
@@ -299,7 +300,8 @@ def accounts_as_root(text: str) -> str:
     """passwd or group with every name mapped to id 0, the only id a rootless sandbox has.
 
     Daemons insist on their own accounts (`frr`, `frrvty`, `haproxy`): the names exist, the ids are
-    the caller's.  Accounts that the machine lacks are added.
+    the caller's.  Accounts that the machine lacks are added, and one that is not root's for programs
+    that refuse to be it: `unshare --user --map-user=1000` makes the caller that one.
     """
     lines = [line.split(":") for line in text.splitlines() if line.count(":") >= 3]
     passwd = any(len(fields) >= 7 for fields in lines)
@@ -310,4 +312,7 @@ def accounts_as_root(text: str) -> str:
             fields[3] = "0"
     lacking = sorted({"frr", "frrvty", "haproxy", "redis", "dnsmasq", "www-data"} - known)
     lines += [[name, "x", "0", "0", "", "/", "/bin/false"] if passwd else [name, "x", "0", ""] for name in lacking]
+    lines.append(
+        ["not-root", "x", NOT_ROOT, NOT_ROOT, "", "/", "/bin/false"] if passwd else ["not-root", "x", NOT_ROOT, ""]
+    )
     return "\n".join(":".join(fields) for fields in lines) + "\n"

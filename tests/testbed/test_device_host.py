@@ -91,6 +91,30 @@ def test_a_program_that_ends_is_told_by_name(tmp_path):
         )
 
 
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+NOT_ROOT = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+DATA = "/var/lib/postgresql/data"
+
+
+@pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
+def test_postgresql_runs_though_it_refuses_to_be_root():
+    def job(folder: Path):
+        server = replace(
+            node("h2", {"eth0": ["10.0.0.2/24"]}),
+            commands=((*NOT_ROOT, f"{POSTGRES}/initdb", "--no-sync", "--auth=trust", "-D", DATA),),
+            programs=((*NOT_ROOT, f"{POSTGRES}/postgres", "-D", DATA, "-k", "/run", "-h", "10.0.0.2"),),
+            listen=(Service("tcp", 5432),),
+        )
+        lab = topology([node("h1", {"eth0": ["10.0.0.1/24"]}), server], [link("h1:eth0", "h2:eth0")])
+
+        def ask(shadow):
+            return shadow.boxes["h1"].run([f"{POSTGRES}/pg_isready", "-h", "10.0.0.2", "-t", "3"])
+
+        return on_shadow(lab, folder, ask)
+
+    assert "accepting connections" in as_nobody(job)
+
+
 @given(st.text(max_size=60) | st.just("tcp LISTEN 0 5 [::]:80 [::]:* x"))
 def test_any_listing_of_ports_is_read(text):
     assert all(0 <= service.port < 100_000 for service in bound_ports(text))
