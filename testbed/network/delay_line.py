@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from replay.child import Child, ChildFailed
 from testbed.errors import NotOurs, NotReady, Unsupported
-from testbed.network import delay_line_loop as said
+from testbed.network import delay_line_words as said
 from testbed.network.delay_line_fate import takes_super_frames
+from testbed.network.delay_line_loop import Loop
 from testbed.network.delay_line_ring import opened_transmitter
 from testbed.network.delay_line_sink import LineNamespace, Sink
 from testbed.network.link import Port
@@ -138,6 +139,9 @@ class DelayLine:
     def _end(self) -> None:
         self._sinks.clear()
         if self._child is not None:
+            with suppress(ChildFailed, TimeoutError):  # it ends without a word
+                self._child.send(said.Leave())
+                self._child.receive("done", ANSWER_SECONDS)
             self._child.stop()
             self._child = None
             self._line.close()
@@ -164,7 +168,7 @@ class DelayLine:
             return
         self._line = LineNamespace()
         self._sockets, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._child = Child(self.ENGINE, said.Loop(self._line.net_fd, theirs).run)
+        self._child = Child(self.ENGINE, Loop(self._line.net_fd, theirs).run)
         try:
             granted = self._child.start()
             assert isinstance(granted, Promptness)

@@ -13,16 +13,27 @@ import heapq
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
 from replay.child import Channel, enter_namespace, libc
 from testbed.network.delay_line_fate import UNTURNED, Fate
 from testbed.network.delay_line_ring import Frame, Ring, turned
+from testbed.network.delay_line_words import (
+    BUCKET_NS,
+    Attach,
+    Change,
+    Counted,
+    Detach,
+    Drain,
+    Leave,
+    Report,
+    Restart,
+    Told,
+)
 from testbed.network.promptness import ask_promptness
-from topologies.model import Impairment
 
 PRIORITY = 20
 READ_AT_ONCE, LET_GO_AT_ONCE = 128, 128
@@ -30,75 +41,9 @@ GULP_NS, LONG_DELAY_NS = 1_000_000, 3_000_000
 MOST_LEAD_NS = 120_000
 RETRY_NS = 100_000
 PATIENCE_NS = 2_000_000_000
+CLOSERS = 32
 READ_TOGETHER_NS, CLOCK_READINGS = 2_000, 5
-BUCKET_NS = 1_000
-"""How finely the excess is kept."""
-
 _POLLIN = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Attach:
-    """A new direction: frames that come from the interface `index` of the line's namespace."""
-
-    index: int
-    node: str
-    interface: str
-    impairment: Impairment
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """New settings of a direction."""
-
-    index: int
-    impairment: Impairment
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Answer when nothing of this direction is on the way."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Detach:
-    """Forget a direction."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Tell every direction's counters since the last report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """Begin every sequence of chance anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """One direction since the last report; `excess_ns` maps a bucket of BUCKET_NS to how many frames were so late."""
-
-    index: int
-    frames: int
-    lost: int
-    queue_dropped: int
-    refused: int
-    excess: dict[int, int]
-    worst_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """All directions, and the frames that the line itself failed to read."""
-
-    counted: tuple[Counted, ...]
-    overflowed: int
 
 
 class _Timespec(ctypes.Structure):
@@ -229,6 +174,11 @@ class Loop:
             self._draining = said.index
             self._hasten(self._ways[said.index])
             return
+        if isinstance(said, Leave):
+            # the kernel waits for its readers at each close: side by side they wait together
+            with ThreadPoolExecutor(CLOSERS) as closers:
+                list(closers.map(socket.socket.close, [way.line for way in self._ways.values()]))
+            os._exit(0)
         channel.send(("done", self._done(said)))
 
     def _done(self, said: object) -> object:
