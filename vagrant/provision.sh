@@ -99,8 +99,9 @@ install_packages() {
 
 system=$(os_release)
 # Ubuntu's chromium package is a door to a snap, and it has no User-mode Linux: what needs them says so there.
-# User-mode Linux loads its modules with kmod, and on a processor with AMX it needs a shim that gcc makes.
-case $system in debian*) wanted="$wanted chromium:chromium user-mode-linux:linux.uml kmod:modprobe gcc:gcc" ;; esac
+case $system in debian*) wanted="$wanted chromium:chromium" ;; esac
+# It exists for x86 only, loads its modules with kmod, and on a processor with AMX needs a shim that gcc makes.
+case $system-$(uname -m) in debian*-x86_64) wanted="$wanted user-mode-linux:linux.uml kmod:modprobe gcc:gcc" ;; esac
 lacking=$(missing)
 if [ "${1:-}" = --missing ]; then
     echo "$lacking"
