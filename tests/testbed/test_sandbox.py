@@ -156,7 +156,7 @@ def test_proc_run_and_accounts_are_private(call):
         run = sorted(p.name for p in Path("/run").iterdir())
         return os.getuid(), os.getgid(), ids, run, socket.gethostname(), len(list(Path("/proc").glob("[0-9]*")))
 
-    assert call(job) == (0, 0, {"0"}, ["testbed"], "box", 2)
+    assert call(job) == (0, 0, {"0", "1000"}, ["testbed"], "box", 2)
     assert not (SCRATCH / "note").exists()
     assert socket.gethostname() != "box"
 
