@@ -184,11 +184,13 @@ class DelayLine:
     def _ask(self, request: object, seconds: float = ANSWER_SECONDS) -> object:
         child = self._child
         assert child is not None
-        child.send(request)
         try:
+            child.send(request)
             return child.receive("done", seconds)
         except TimeoutError:
             raise NotReady("the delay line to answer", f"no answer to {request}") from None
+        except ChildFailed as failure:  # every frame of its directions is lost since it ended
+            raise NotReady("the delay line to answer", str(failure)) from None
 
     def _compare(self, key: Key, wanted: Impairment, runs: object) -> None:
         if runs != wanted:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from replay.tap import Tap, Taps
-from testbed.errors import NotOurs, Unsupported
+from testbed.errors import NotOurs, NotReady, Unsupported
 from testbed.network.addressing import set_addresses
 from testbed.network.delay_line_sink import SINK_PREFIX
 from testbed.network.impairment import Engine, Impairer, has_netem
@@ -275,6 +275,17 @@ def test_the_line_dies_with_its_owner():
         return lived, soon(lambda: _is_dead(line), 2)
 
     assert on_line(job) == (True, True)
+
+
+def test_a_line_that_ended_is_told():
+    def job(wire):
+        wire.forth(delay_ns=MS)
+        os.kill(wire.impairer.line_pid, 9)
+        with pytest.raises(NotReady, match="delay line"):
+            wire.impairer.reports()
+        wire.impairer.abandon()
+
+    on_line(job)
 
 
 def _is_dead(pid):
