@@ -13,7 +13,7 @@ from pathlib import Path
 from testbed.network.addressing import set_sysctls
 from testbed.network.kernel_state import PortState, ports, protocol_statistics, queue_drops, routes
 from testbed.network.namespace import Namespace
-from testbed.network.placed_files import place, tried
+from testbed.network.placed_files import hide, place, tried
 from topologies.model import Node
 
 
@@ -79,6 +79,10 @@ class NodeBox:
     def put_files(self, contents: Mapping[str, bytes | None]) -> None:
         """Put files at absolute paths of the node, or take them away, while it runs; raises Unsupported."""
         place(self.namespace, contents)
+
+    def hide(self, directories: Sequence[str]) -> None:
+        """Cover directories of the machine by empty ones of the node's own."""
+        hide(self.namespace, directories)
 
     def spawn(self, name: str, argv: Sequence[str], output: Path | None = None) -> None:
         """Start a daemon inside the node, its output in a file of its own or in the run's logs."""

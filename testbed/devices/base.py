@@ -131,6 +131,10 @@ class Box(Protocol):
         """Put files at absolute paths of the node, or take them away (None); the machine's own stay as they are."""
         ...
 
+    def hide(self, directories: Sequence[str]) -> None:
+        """Cover directories of the machine by empty ones of the node's own; those it has not are skipped."""
+        ...
+
     def spawn(self, name: str, argv: Sequence[str], output: Path | None = None) -> None:
         """Start a daemon that stays in the foreground; what it prints goes to `output`, or to the run's logs."""
         ...

@@ -9,7 +9,6 @@ off`, dnsmasq `--no-daemon`, and what refuses to be root (PostgreSQL) runs behin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from testbed.devices.base import Box, Configs, Readiness
 from testbed.devices.linux import LinuxNode
@@ -21,16 +20,6 @@ BIND_SECONDS = 5.0
 
 class Host(LinuxNode):
     """A node that answers; that its programs are alive is seen by the shadow for every kind."""
-
-    directories: Mapping[str, str] = {
-        "nginx-log": "/var/log/nginx",
-        "nginx-state": "/var/lib/nginx",
-        "dnsmasq-state": "/var/lib/misc",
-        "redis-log": "/var/log/redis",
-        "redis-state": "/var/lib/redis",
-        "postgres-log": "/var/log/postgresql",
-        "postgres-state": "/var/lib/postgresql",
-    }
 
     def ready(self, box: Box, configs: Configs) -> Readiness:
         """With programs: wait a little for the node's ports to be bound by them."""

@@ -34,6 +34,17 @@ TOLD = frozenset(
 )
 """Of the kernel's counters, those that say why a packet went no further."""
 
+PROGRAM_STATE = (
+    "/var/log/nginx",
+    "/var/lib/nginx",
+    "/var/lib/misc",
+    "/var/log/redis",
+    "/var/lib/redis",
+    "/var/log/postgresql",
+    "/var/lib/postgresql",
+)
+"""Where the usual programs keep what they write, which must be neither the machine's nor another node's."""
+
 MACHINE_WIDE = (
     ".nf_conntrack_max",
     ".nf_conntrack_buckets",
@@ -69,6 +80,8 @@ class LinuxNode:
 
     def start(self, box: Box, configs: Configs) -> None:
         """Files, then rules, then sysctls: forwarding must not be open before the filter is."""
+        if box.node.programs:
+            box.hide(PROGRAM_STATE)
         box.put_files(placed(configs))
         load_nft(box, configs)
         load_sets(box, configs)

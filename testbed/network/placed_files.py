@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -27,7 +27,7 @@ Contents = Mapping[str, bytes | None]
 CLONE_FS = 0x00000200
 KERNEL_TREES = ("/proc", "/sys", "/dev")
 SECRET = b"PRIVATE KEY-----"
-PLACED, TRIED = Path("/run/.placed"), Path("/run/.tried")
+PLACED, TRIED, HIDING = Path("/run/.placed"), Path("/run/.tried"), Path("/run/.hiding")
 """Where the upper parts lie, as the node sees it: its own /run, since no mount may come from another's view."""
 
 LARGEST_COPY_OCTETS = 64_000_000
@@ -53,6 +53,19 @@ def place(namespace: Namespace, contents: Contents) -> None:
         return
     own = namespace.home.stat().st_dev
     _in_files(namespace, lambda: _put(PLACED, contents, own))
+
+
+def hide(namespace: Namespace, directories: Sequence[str]) -> None:
+    """Cover directories by empty ones that only this node has; those the machine has not are skipped."""
+
+    def covered() -> None:
+        for directory in directories:
+            if os.path.isdir(directory):  # noqa: PTH112 - a place that we may not look into is none
+                own = HIDING / directory.strip("/").replace("/", "-")
+                own.mkdir(parents=True)
+                mount(str(own), directory, None, MS_BIND)
+
+    _in_files(namespace, covered)
 
 
 @contextmanager
@@ -109,7 +122,9 @@ def _put(scratch: Path, contents: Contents, own: int | None) -> None:
 
 def _topmost(directories: set[Path]) -> list[Path]:
     """Directories that lie below no other of them, and those that must be covered apart, parents first."""
-    return sorted(d for d in directories if not _readable(d) or directories.isdisjoint(d.parents))
+    apart = (d for d in directories if not _readable(d) or directories.isdisjoint(d.parents))
+    # what covers /run hides the place where the upper parts lie: it comes last
+    return sorted(apart, key=lambda directory: (directory.is_relative_to(PLACED.parent), directory))
 
 
 def _readable(directory: Path) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from testbed.devices.linux import changed_files, check_files, placed
 from testbed.devices.registry import known_devices
 from testbed.network.placed_files import misplaced
-from testbed.sandbox import Sandbox
+from testbed.sandbox import SCRATCH, Sandbox, mount
 from testbed.shadow import built
 from tests.testbed.labs import as_nobody, files, node, on_shadow, topology, with_file
 
@@ -89,6 +89,25 @@ def test_an_ordinary_user_places_files_where_the_machine_would_not_let_them_writ
         return Sandbox("placed", (folder,)).call(inside)
 
     judge(as_nobody(job))
+
+
+def test_where_no_more_overlays_go_on_each_other_a_copy_serves(tmp_path):
+    def job():
+        for number in ("1", "2"):
+            upper, work = (SCRATCH / f"{name}{number}" for name in ("upper", "work"))
+            upper.mkdir()
+            work.mkdir()
+            mount("overlay", "/etc", "overlay", 0, f"userxattr,lowerdir=/etc,upperdir={upper},workdir={work}")
+        with built(topology([node("h", {})], []), known_devices(), tmp_path / "logs") as shadow:
+            shadow.reconfigure("h", {"files/etc/motd": b"copied"})
+            told = shadow.boxes["h"].run(["cat", "/etc/motd", "/etc/services"])
+            mounts = shadow.boxes["h"].run(["cat", "/proc/self/mountinfo"])
+            return told, [line.split(" - ")[1].split()[0] for line in mounts.splitlines() if " /etc " in line]
+
+    told, kinds = Sandbox("deep", (tmp_path,)).call(job)
+    assert told.startswith("copied")
+    assert "https" in told
+    assert kinds == ["overlay", "overlay", "tmpfs"]
 
 
 def test_a_path_that_cannot_be_is_told():
