@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path, PurePosixPath
 
-from topologies.containerlab_binds import bound
+from topologies.containerlab_binds import Bind, bound
 from topologies.containerlab_exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning, needs_shell
 from topologies.containerlab_levels import Effective, Line
 from topologies.containerlab_links import End
@@ -259,12 +259,10 @@ def _frr(work: _Work) -> None:
         elif "\n" in startup.text:
             work.files["frr.conf"] = startup.text.encode()
         else:
-            source = work.path.parent / startup.text
-            try:
-                work.files["frr.conf"] = source.read_bytes()
-            except (OSError, ValueError) as error:
-                found = f"startup-config {startup.text!r}: {error}"
-                work.problems.append(Problem(work.path, startup.line, 1, found, "a readable file"))
+            found = bound(work.path, "router", [Bind(f"{startup.text}:/etc/frr/frr.conf", startup.line)])
+            work.files |= found.files
+            work.notes += found.notes
+            work.problems += found.problems
     if work.kind != "router" or "frr.conf" not in work.files:
         return
     for one in configured_addresses(work.files["frr.conf"].decode(errors="replace")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,11 +99,11 @@ class _Scan:
         for end in ("source", "target"):
             if end not in attributes:
                 raise self._wrong(f"an edge without {end!r}", "source and target")
-        a, b = sorted((attributes["source"], attributes["target"]))
-        edge_id = attributes.get("id", "")
-        if edge_id and (a, b, edge_id) in self.edge_ids:
-            raise self._wrong(f"the edge {edge_id[:_SHOWN]!r} a second time", "each id once")
-        self.edge_ids.add((a, b, edge_id))
+        source, target, edge_id = attributes["source"], attributes["target"], attributes.get("id", "")
+        if edge_id and (source, target, edge_id) in self.edge_ids:
+            raise self._wrong(f"the edge {edge_id[:_SHOWN]!r} a second time", "each id once between two nodes")
+        self.edge_ids.add((source, target, edge_id))
+        a, b = sorted((source, target))
         self.edges.setdefault((a, b), []).append(self.parser.CurrentLineNumber)
 
     def _end(self, name: str) -> None:
@@ -122,7 +123,9 @@ def read_graphml(path: Path) -> tuple[Graph, list[Note]]:
     scan = _Scan(path)
     scan.run(raw)
     try:
-        read = nx.read_graphml(io.BytesIO(raw), node_type=str, force_multigraph=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # keys without a type, which networkx takes as text
+            read = nx.read_graphml(io.BytesIO(raw), node_type=str, force_multigraph=True)
     except (
         nx.NetworkXException,
         ArithmeticError,

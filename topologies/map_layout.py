@@ -36,7 +36,7 @@ LABEL_GAP = 5.0
 CHARACTER = 6.7
 SATELLITE = 17.0
 BOX = (116.0, 46.0)
-NARROW_BOX = (68.0, 46.0)
+NARROW_BOX = (69.0, 46.0)
 NARROW_WIDTH = 370.0
 SEED = 7
 
@@ -73,7 +73,7 @@ def layered(topology: Topology, *, narrow: bool) -> Layout:
     """Columns from left to right, or (`narrow`) rows from top to bottom that fit a telephone."""
     layers = _layers(topology)
     if narrow:
-        per_row = int((NARROW_WIDTH - 8) // (NARROW_BOX[0] + 6))
+        per_row = int(NARROW_WIDTH // (NARROW_BOX[0] + 4))
         rows = [layer[i : i + per_row] for layer in layers for i in range(0, len(layer), per_row)]
         at = {
             name: (NARROW_WIDTH * (j + 1) / (len(row) + 1) if len(row) < per_row else _even(j, per_row), 40 + 92.0 * i)

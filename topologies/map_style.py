@@ -21,7 +21,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:28px 0 8px}header p{marg
 svg text{font-family:inherit;fill:var(--ink)}
 .name{font-size:13px;font-weight:600;text-anchor:middle}.kind{font-size:10.5px;fill:var(--soft);text-anchor:middle}
 .beside{font-size:12px;paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
-.of-kind{fill:var(--soft);font-size:10.5px}.narrow .kind{font-size:9.5px}
+.of-kind{fill:var(--soft);font-size:10.5px}.narrow .kind{font-size:9px}.narrow .name{font-size:12px}
 .start{text-anchor:start}.middle{text-anchor:middle}.end{text-anchor:end}
 .link line{stroke:var(--line);stroke-width:1.6}.link.limited line{stroke:var(--soft)}
 .link .reach{stroke:transparent!important;stroke-width:14}.link:hover line{stroke:var(--held);stroke-width:3}

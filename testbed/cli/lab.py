@@ -16,9 +16,8 @@ from testbed.prepare import open_lab
 from testbed.sandbox import Sandbox
 from testbed.shadow import built
 from topologies.imported import Note
-from topologies.located import InvalidLab
 from topologies.model import Node
-from topologies.sources import CHOICES, opened
+from topologies.sources import CHOICES
 
 
 @click.group()
@@ -76,10 +75,7 @@ def import_command(source: str, output: Path) -> int:
         raise InvalidInput(output, 1, 1, "a file or a folder with something in it", "a new or empty folder")
     if Path(source).is_dir():
         raise InvalidInput(Path(source), 1, 1, "a folder", f"what is no lab folder yet (not {CHOICES.split(',')[0]})")
-    try:
-        made = opened(source, target, frozenset(known_devices()))
-    except InvalidLab as problem:
-        raise InvalidInput.of(problem) from None
+    made = open_lab(source, target, known_devices())
     for line in _made(made.lab.folder, made.lab.topology.nodes, len(made.lab.topology.links), made.lab.captures):
         click.echo(line)
     _tell(made.notes)
