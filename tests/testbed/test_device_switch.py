@@ -53,7 +53,7 @@ def kernel_has(command):
 
 def test_a_bridge_parts_vlans_or_says_that_the_kernel_cannot(tmp_path):
     lab = lan(tmp_path, "bridge", vlans=ACCESS)
-    if kernel_has(["ip", "link", "add", "b", "type", "bridge", "vlan_filtering", "1"]):
+    if kernel_has(["ip", "link", "add", "br9", "type", "bridge", "vlan_filtering", "1"]):
         assert on_shadow(lab, tmp_path, parted) == (True, False)
     else:
         with pytest.raises(Unsupported, match=r"cannot filter VLANs.*testbed lab run"):
