@@ -23,12 +23,14 @@ from testbed.change.apply import apply, refusals, revert
 from testbed.conclusion import Rollback, document, judged, not_applied, refused, tolerances
 from testbed.devices.base import Device
 from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
+from testbed.link_instrument import calibration, needs_engine
 from testbed.measure import Gauge
 from testbed.placement import END_POINTS, listeners
 from testbed.plan import Plan
 from testbed.prepare import Case
 from testbed.shadow import Shadow, built
 from testbed.store import RunDirectory
+from topologies.model import Impairment
 
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
@@ -80,6 +82,11 @@ def run(
             taps = world.enter_context(_taps(shadow))
         with clock.stretch("converge_s"):
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
+        if any(map(needs_engine, _impairments(case))):
+            with clock.stretch("calibrate_s"):
+                experiment.say("calibrate", "the engine that impairs links, on a link of its own")
+                record = directory.read_json("run.json")
+                directory.write_json("run.json", {**record, "links": calibration(plan.seed)})
         seconds = case.schedule.duration_ns / 1e9
         gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds)
         rejected = refusals(shadow, case.change)
@@ -195,6 +202,14 @@ class _Experiment:
 
     def _counters(self) -> pd.DataFrame:
         return self.directory.read_table("counters")
+
+
+def _impairments(case: Case) -> Iterator[Impairment]:
+    """What links do, as the lab has them and as the change makes them."""
+    for link in case.lab.topology.links:
+        yield from (link.a.egress, link.b.egress)
+    for change in case.change.links:
+        yield from (change.a_to_b, change.b_to_a)
 
 
 def _player(case: Case, shadow: Shadow) -> Player:

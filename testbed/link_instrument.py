@@ -1,19 +1,43 @@
 """The error of the links themselves: what engines that impair them did beyond what was asked.
 
-Pure: reports in, a record of one window out.  It knows no flow and no verdict.
+Reports in, a record of one window out; and an engine measured on a link of its own.  It knows no flow and no verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
-from testbed.network.impairment import LineReport
+from testbed.network.calibration import calibrated
+from testbed.network.fresh_rates import is_rate_only
+from testbed.network.impairment import Engine, LineReport
+from topologies.model import Impairment
 
 EXCESS_P99_US = 5_000.0
 """As much as the smallest difference in delay that is judged by default: a link that strays so far tells nothing."""
 
 NONE = "none"
+_ENDS = (ip_interface("192.0.2.1/30"), ip_interface("192.0.2.2/30"))
+"""Of a link that exists only while it is measured."""
+
+
+def needs_engine(impairment: Impairment) -> bool:
+    """Whether more is asked for than a rate, which every kernel has."""
+    return impairment != Impairment() and not is_rate_only(impairment)
+
+
+def calibration(seed: int) -> dict[str, object]:
+    """This machine's engine held against what it was asked, inside the current sandbox, for the run record; 3 s."""
+    found = calibrated(Engine.AUTO, _ENDS, seed)
+    return {
+        "engine": found.engine,
+        "excess_p50_us": found.excess_p50_ns / 1_000,
+        "excess_p99_us": found.excess_p99_ns / 1_000,
+        "rate_error_percent": round(found.rate_bps.error_percent, 3),
+        "loss_set_ratio": found.loss_ratio.wanted,
+        "loss_found_ratio": found.loss_ratio.found,
+    }
 
 
 @dataclass(frozen=True, slots=True)

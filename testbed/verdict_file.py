@@ -150,6 +150,7 @@ class TimingsEntry(_Part):
     validate_s: float | None = None
     build_s: float | None = None
     converge_s: float | None = None
+    calibrate_s: float | None = None
     replay_s: float | None = None
     judge_s: float | None = None
     report_s: float | None = None

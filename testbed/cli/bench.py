@@ -40,6 +40,16 @@ def churn_command(nodes: int, cycles: int, as_json: bool) -> int:
     return _told(bench_churn(nodes, cycles), as_json)
 
 
+@bench.command("links", epilog="\b\nExample:\n  testbed bench links --json")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the losses.")
+@AS_JSON
+def links_command(seed: int, as_json: bool) -> int:
+    """Hold every engine that impairs links here against what it was asked; reference: a bare veth pair, and netem."""
+    from testbed.bench.links import bench_links  # noqa: PLC0415  as above
+
+    return _told(bench_links(seed), as_json)
+
+
 def _told(result: BenchResult, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(result.document(), indent=2))

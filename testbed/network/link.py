@@ -7,14 +7,15 @@ discipline's business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.errors import Unsupported
 from testbed.network.namespace import Namespace
-from testbed.network.rtnl import Batch, End
+from testbed.network.rtnl import GET_LINK, Batch, End, dump
 
 NAME_OCTETS = 15
 
@@ -72,8 +73,9 @@ def lay(cables: Sequence[Veth]) -> None:
     """
     made: dict[int, tuple[Namespace, Batch]] = {}
     finished: dict[int, tuple[Namespace, Batch]] = {}
+    numbers: dict[int, Iterator[int]] = {}
     for cable in cables:
-        own, peer = _end(cable.a), _end(cable.b)
+        own, peer = (_end(port, _numbers(numbers, port.namespace)) for port in (cable.a, cable.b))
         _batch(made, cable.a.namespace).veth(own, peer, cable.b.namespace.net_fd, cable.mtu_octets)
         _batch(finished, cable.b.namespace).up(peer.index)
         for port, end in ((cable.a, own), (cable.b, peer)):
@@ -88,8 +90,16 @@ def lay(cables: Sequence[Veth]) -> None:
             ) from None
 
 
-def _end(port: Port) -> End:
-    name, index = kernel_name(port.name), port.namespace.next_index()
+def _numbers(known: dict[int, Iterator[int]], namespace: Namespace) -> Iterator[int]:
+    """Numbers that no interface of a namespace has: the kernel gives some out by itself, as to a bridge."""
+    if namespace.net_fd not in known:
+        taken = max((link.fields[2] for link in dump(namespace.line, GET_LINK)), default=0)
+        known[namespace.net_fd] = count(taken + 1)
+    return known[namespace.net_fd]
+
+
+def _end(port: Port, numbers: Iterator[int]) -> End:
+    name, index = kernel_name(port.name), next(numbers)
     port.namespace.indexes[name] = index
     return End(index, name, port.mac)
 

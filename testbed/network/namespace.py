@@ -53,10 +53,6 @@ class Namespace:
             self._netlink = IPRoute(fileno=line.detach())
         return self._netlink
 
-    def next_index(self) -> int:
-        """A number for an interface to be made; 1 is loopback."""
-        return max(self.indexes.values(), default=rtnl.LOOPBACK) + 1
-
     @property
     def home(self) -> Path:
         """Where this node's private files lie, seen from the supervisor."""

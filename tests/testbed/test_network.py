@@ -355,3 +355,15 @@ def test_fifty_nodes_build_quickly_and_leave_nothing():
     assert spent < 5.0
     assert {"left", "right"} <= {word.split("@")[0] for word in middle.split()}
     assert left == 0
+
+
+def test_a_cable_laid_later_does_not_take_the_number_of_what_the_kernel_made():
+    def job(net):
+        pair(net)
+        h1 = net.get("h1").namespace
+        h1.run(["ip", "link", "add", "br0", "type", "bridge"])
+        net.add("h3", {})
+        cable(net, ("h1", "late"), ("h3", "eth0"))
+        return {p.name for p in ports(h1)}
+
+    assert inside(job) == {"eth0", "br0", "late"}
