@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from testbed.errors import CommandFailed, NotReady, Unsupported
 from testbed.lab_kernel import GuestProgram, UserModeLinux, run
@@ -13,10 +14,11 @@ SMALL_OCTETS = 256 * 2**20
 
 
 def main() -> int:
-    """Run ARGV with a small memory; 4 and a sentence when the guest does not come up."""
-    program = GuestProgram(tuple(sys.argv[1:]), Path("/usr/share"), dict(os.environ), (), SMALL_OCTETS)
+    """Run ARGV with a small memory in an empty folder; 4 and a sentence when the guest does not come up."""
     try:
-        return run(UserModeLinux.found(), program)
+        with TemporaryDirectory(prefix="testbed-") as empty:
+            program = GuestProgram(tuple(sys.argv[1:]), Path(empty), dict(os.environ), (), SMALL_OCTETS)
+            return run(UserModeLinux.found(), program)
     except (Unsupported, NotReady, CommandFailed, ChildProcessError) as problem:
         sys.stderr.write(f"{problem}\n")
         return 4
