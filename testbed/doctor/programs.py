@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,7 +90,8 @@ def booting() -> Iterator[subprocess.Popen[str] | None]:
         try:
             yield up
         finally:
-            up.kill()
+            # an interrupt, not a kill: it takes its folder away
+            up.send_signal(signal.SIGINT)
 
 
 def kernel_of_ours(booted: subprocess.Popen[str] | None) -> Row:
