@@ -25,6 +25,9 @@ RESPONSE_NS = 1_000_000
 TARGET_PORT = 5001
 FIRST_SOURCE_PORT = 20_000
 SOURCE_PORTS = 40_000
+GOLDEN = 2_654_435_769
+"""2**32 over the golden ratio: its multiples lie evenly on a circle, so that flows never send in step (Knuth 6.4)."""
+
 HEADER_OCTETS = 28
 """IPv4 without options, and UDP."""
 
@@ -72,15 +75,15 @@ def scaled_octets(demands: Mapping[tuple[int, int], float], total_bps: int) -> d
 
 
 def _flow(k: int, source: IPv4Address, target: IPv4Address, octets: int) -> Iterator[Datagram]:
-    """Evenly spaced requests of exactly `octets`, and their responses; flows begin one after the other."""
+    """Evenly spaced requests of exactly `octets`, and their responses; each flow begins at a time of its own."""
     count = max(FEWEST_DATAGRAMS, -(-octets // LARGEST_DATAGRAM))
     gap_ns = SECONDS * NS // count
-    phase_ns = (k * 7_919 * 1_000) % gap_ns
+    phase_ns = gap_ns * (k * GOLDEN % 2**32) >> 32
     port = FIRST_SOURCE_PORT + k % SOURCE_PORTS
     for n in range(count):
         size = octets * (n + 1) // count - octets * n // count
         at_ns = START_NS + phase_ns + n * gap_ns
-        payload = (k * 2_654_435_761 % 2**32).to_bytes(4, "big") + bytes(size - HEADER_OCTETS - 4)
+        payload = (k * GOLDEN % 2**32).to_bytes(4, "big") + bytes(size - HEADER_OCTETS - 4)
         yield at_ns, udp_packet(source, target, port, TARGET_PORT, payload)
         yield at_ns + RESPONSE_NS, udp_packet(target, source, TARGET_PORT, port, RESPONSE_PAYLOAD)
 

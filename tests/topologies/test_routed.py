@@ -215,3 +215,12 @@ def test_flows_of_one_source_have_ports_of_their_own(tmp_path):
     path.write_bytes(made.captures["demands.pcap"])
     flows = read_traffic([path]).flows.sort_values("source_port")
     assert all(a < b for a, b in pairwise(flows["source_port"]))
+
+
+def test_flows_do_not_send_in_step(tmp_path):
+    made = from_topohub("topohub:sndlib/polska")
+    path = tmp_path / "d.pcap"
+    path.write_bytes(made.captures["demands.pcap"])
+    first = np.sort(read_traffic([path]).flows["start_ns"].to_numpy())
+    assert np.diff(first).max() < 20_000_000
+    assert np.histogram(first, bins=10)[0].min() >= 1
