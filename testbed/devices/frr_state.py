@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from testbed.devices.base import Box, Reading
@@ -23,59 +24,93 @@ EXTERNAL_MSECS = 1200
 ISIS_HOLD_SECONDS = 30.0
 
 
-def ask(box: Box, *commands: str) -> list[Any]:
-    """The JSON answers of several `show` commands; an empty object for one that has nothing to say."""
-    text = box.run(["vtysh", *(word for command in commands for word in ("-c", command))]).strip()
-    answers: list[Any] = []
-    decoder = json.JSONDecoder()
-    while text:
+WAITED_FOR: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ospfd": ("show ip ospf interface json", "show ip ospf json"),
+        "ospf6d": ("show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json"),
+        "isisd": ("show isis vrf all interface detail json", "show isis vrf all neighbor detail json"),
+        "bfdd": ("show bfd peers json",),
+        "bgpd": ("show bgp vrf all summary json", "show bgp vrf all neighbors json"),
+    }
+)
+"""What tells of each daemon whether its neighbours are up."""
+
+TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ospfd": ("show ip ospf interface json",),
+        "ospf6d": ("show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json"),
+        "isisd": ("show isis vrf all neighbor detail json",),
+        "bfdd": ("show bfd peers json",),
+        "bgpd": ("show bgp vrf all summary json",),
+    }
+)
+TABLES: Mapping[str, str] = MappingProxyType(
+    {"ipv4": "show ip route vrf all json", "ipv6": "show ipv6 route vrf all json"}
+)
+Answers = Mapping[str, Any]
+"""What FRR said, by the command."""
+
+
+def ask(box: Box, commands: Sequence[str]) -> Answers:
+    """The JSON answers of `show` commands, all in one go: vtysh takes longer to start than to answer.
+
+    A command that has nothing to say gives an empty object.  Raises CommandFailed.
+    """
+    argv = ["vtysh", "-E", *(word for command in commands for word in ("-c", command))]
+    said = dict.fromkeys(commands, "")
+    current = ""
+    # vtysh repeats each command behind its prompt
+    for line in box.run(argv).splitlines() if commands else ():
+        command = line.partition("# ")[2]
+        if command in said:
+            current = command
+        elif current:
+            said[current] += f"{line}\n"
+    answers = {}
+    for command, text in said.items():
         try:
-            answer, end = decoder.raw_decode(text)
+            answers[command] = json.loads(text) if text.strip() else {}
         except json.JSONDecodeError:
-            raise CommandFailed(box.node.name, ("vtysh", *commands), 0, f"found {text[:80]!r}, expected JSON") from None
-        answers.append(answer)
-        text = text[end:].lstrip()
-    return answers + [{}] * (len(commands) - len(answers))
+            found = f"found {text.strip()[:80]!r}, expected JSON"
+            raise CommandFailed(box.node.name, ("vtysh", "-c", command), 0, found) from None
+    return answers
 
 
 def lack(box: Box, running: Sequence[str], frr_conf: str, configured_seconds: float) -> str:
     """What the router still waits for, or the empty string; `configured_seconds` since it got its configuration."""
+    told = ask(box, [command for daemon, own in WAITED_FOR.items() if daemon in running for command in own])
     passive = passive_interfaces(frr_conf)
     for daemon, version in (("ospfd", ""), ("ospf6d", "6")):
-        if daemon in running and (why := _ospf_lack(box, version, passive, configured_seconds)):
+        if daemon in running and (why := _ospf_lack(told, version, passive, configured_seconds)):
             return why
-    if "isisd" in running and (why := _isis_lack(box, configured_seconds)):
+    if "isisd" in running and (why := _isis_lack(told, configured_seconds)):
         return why
-    if "bfdd" in running and (why := bfd_lack(*ask(box, "show bfd peers json"))):
+    if "bfdd" in running and (why := bfd_lack(told["show bfd peers json"])):
         return why
     if "bgpd" in running:
-        return bgp_lack(*ask(box, "show bgp vrf all summary json", "show bgp vrf all neighbors json"))
+        return bgp_lack(*(told[command] for command in WAITED_FOR["bgpd"]))
     return ""
 
 
 def router_readings(box: Box, running: Sequence[str]) -> list[Reading]:
     """Routes by protocol, a fingerprint of each family's table, and every neighbour's state."""
-    readings = []
-    families = ("ipv4", "ipv6")
-    tables = ask(box, "show ip route vrf all json", "show ipv6 route vrf all json")
-    for family, table in zip(families, tables, strict=True):
-        readings += rib_readings(family, table)
+    commands = [command for daemon, own in TOLD.items() if daemon in running for command in own]
+    told = ask(box, [*TABLES.values(), *commands])
+    readings = [reading for family, command in TABLES.items() for reading in rib_readings(family, told[command])]
     for version in ("", "6"):
         if f"ospf{version}d" in running:
-            for interface, (heard, full, _dead_seconds) in _ospf_interfaces(box, version).items():
+            for interface, (heard, full, _dead_seconds) in _ospf_interfaces(told, version).items():
                 state = f"{full} of {heard} neighbours full"
                 readings.append(_state("neighbour", f"ospf{version or 'v2'} {interface}", state))
     if "isisd" in running:
-        (answer,) = ask(box, "show isis vrf all neighbor detail json")
-        for interface, states in sorted(isis_neighbours(answer).items()):
+        for interface, states in sorted(isis_neighbours(told[TOLD["isisd"][0]]).items()):
             up = sum(state == "Up" for state in states)
             readings.append(_state("neighbour", f"isis {interface}", f"{up} of {len(states)} neighbours up"))
     if "bfdd" in running:
-        (answer,) = ask(box, "show bfd peers json")
-        readings += [_state("neighbour", f"bfd {name}", status) for name, status in _bfd_peers(answer)]
+        peers = _bfd_peers(told["show bfd peers json"])
+        readings += [_state("neighbour", f"bfd {name}", status) for name, status in peers]
     if "bgpd" in running:
-        (answer,) = ask(box, "show bgp vrf all summary json")
-        readings += bgp_readings(answer)
+        readings += bgp_readings(told["show bgp vrf all summary json"])
     return readings
 
 
@@ -222,10 +257,8 @@ def isis_active(answer: Any) -> dict[str, float]:
     return found
 
 
-def _isis_lack(box: Box, configured_seconds: float) -> str:
-    interfaces, neighbours = ask(
-        box, "show isis vrf all interface detail json", "show isis vrf all neighbor detail json"
-    )
+def _isis_lack(told: Answers, configured_seconds: float) -> str:
+    interfaces, neighbours = (told[command] for command in WAITED_FOR["isisd"])
     heard = isis_neighbours(neighbours)
     for name, hold_seconds in sorted(isis_active(interfaces).items()):
         states = heard.get(name, [])
@@ -256,17 +289,17 @@ def passive_interfaces(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _ospf_interfaces(box: Box, version: str) -> dict[str, Adjacency]:
+def _ospf_interfaces(told: Answers, version: str) -> dict[str, Adjacency]:
     """Every active OSPF interface with its neighbours."""
     found: dict[str, Adjacency] = {}
     if version == "":
-        (answer,) = ask(box, "show ip ospf interface json")
+        answer = told["show ip ospf interface json"]
         for name, facts in answer.get("interfaces", {}).items():
             if not facts.get("timerPassiveIface") and facts.get("ospfEnabled", True) and name != "lo":
                 heard, full = int(facts.get("nbrCount", 0)), int(facts.get("nbrAdjacentCount", 0))
                 found[name] = Adjacency(heard, full, float(facts.get("timerDeadSecs", 40)))
         return found
-    interfaces, neighbours = ask(box, "show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json")
+    interfaces, neighbours = (told[command] for command in TOLD["ospf6d"])
     listed = neighbours.get("neighbors", [])
     for name, facts in interfaces.items():
         if isinstance(facts, dict) and facts.get("attachedToArea") and name != "lo":
@@ -276,8 +309,8 @@ def _ospf_interfaces(box: Box, version: str) -> dict[str, Adjacency]:
     return found
 
 
-def _ospf_lack(box: Box, version: str, passive: frozenset[str], configured_seconds: float) -> str:
-    interfaces = {n: seen for n, seen in _ospf_interfaces(box, version).items() if n not in passive}
+def _ospf_lack(told: Answers, version: str, passive: frozenset[str], configured_seconds: float) -> str:
+    interfaces = {n: seen for n, seen in _ospf_interfaces(told, version).items() if n not in passive}
     label = f"OSPF{'v3' if version else ''}"
     if not interfaces:
         return f"{label} has no active interface yet"
@@ -288,7 +321,7 @@ def _ospf_lack(box: Box, version: str, passive: frozenset[str], configured_secon
         if full < min(heard, DESIGNATED):
             return f"{label} neighbour on {name} ({full} of {heard} full)"
     if version == "":
-        (answer,) = ask(box, "show ip ospf json")
+        answer = told["show ip ospf json"]
         if "spfTimerDueInMsecs" in answer or answer.get("spfLastExecutedMsecs", EXTERNAL_MSECS) < EXTERNAL_MSECS:
             return f"{label} to compute its routes"
     return ""
