@@ -19,13 +19,14 @@ from replay.session import Player
 from testbed.cli.foreground import in_front, taken_back
 from testbed.devices.base import Device
 from testbed.devices.registry import known_devices
-from testbed.network.mininet_cli import ShadowCli, one_command
+from testbed.network.mininet_cli import ShadowCli, one_command, prompt_words
 from testbed.placement import END_POINTS, listeners
 from testbed.prepare import open_lab
 from testbed.sandbox import SCRATCH, Sandbox
 from testbed.shadow import Shadow, built
 from topologies.graph import mermaid
 from topologies.load import Lab
+from topologies.located import nearest
 from topologies.map_html import map_html
 from topologies.sources import Opened
 
@@ -64,7 +65,7 @@ def up(
     LAB is a lab folder, a containerlab file, a Mininet file, a GraphML file or topohub:NAME. COMMAND is what one
     would type at the prompt: a node's name and a program to run there, or a word of Mininet's such as pingall.
     """
-    told = Console(stderr=True, highlight=False, quiet=quiet)
+    told = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     devices = known_devices()
     if check or graph is not None:
         with TemporaryDirectory(prefix="testbed-up-") as work:
@@ -94,6 +95,7 @@ def _live(
     in_front()
     opened = open_lab(source, SCRATCH / "lab", devices)
     _tell(opened, told)
+    _refuse_unknown(command, [node.name for node in opened.lab.topology.nodes])
     started = time.monotonic()
     with ExitStack() as world:
         with told.status("build") as status:
@@ -110,6 +112,17 @@ def _live(
             told.print("help lists the words; NODE PROGRAM runs a program in a node; exit ends it all", markup=False)
         ShadowCli(shadow.net, sys.stdin)
     return 0
+
+
+def _refuse_unknown(command: Sequence[str], nodes: Sequence[str]) -> None:
+    """A command for nobody is told before anything is built."""
+    words = prompt_words()
+    if command and command[0] not in words and command[0] not in nodes:
+        raise click.UsageError(
+            f"found {command[0]!r}, expected a node or a word: {nearest(command[0], (*nodes, *words))}"
+        )
+    if len(command) == 1 and command[0] in nodes:
+        raise click.UsageError(f"found the node {command[0]!r} alone, expected a program to run there behind it")
 
 
 def _responders(lab: Lab, shadow: Shadow) -> Player:

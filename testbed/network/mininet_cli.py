@@ -91,18 +91,25 @@ def addressed(net: ShadowNet, words: Sequence[str]) -> list[str]:
     return [(word in net and net[word].intfs and net[word].IP()) or word for word in words]
 
 
+def prompt_words() -> list[str]:
+    """The words that the prompt knows besides the nodes' names."""
+    return sorted(name.removeprefix("do_") for name in dir(ShadowCli) if name.startswith("do_") and name != "do_EOF")
+
+
 def one_command(net: ShadowNet, words: Sequence[str]) -> int:
-    """One command line of the prompt, and its exit status: a program's own, or 1 where `pingall` lost a packet."""
+    """One command line of the prompt, and its exit status: a program's own, or 1 where `pingall` lost a packet.
+
+    Raises KeyError when it begins with neither a node's name nor a word of the prompt.
+    """
     setLogLevel("output")
     first, *rest = words
     if first in net and rest:
         return in_node(net[first], addressed(net, rest))
     if first == "pingall":
         return 1 if net.pingAll(*rest) else 0
-    known = getattr(ShadowCli, f"do_{first}", None)
-    if known is None:
-        error(f"*** neither a node nor a command: {first}\n")
-        return 2
+    if first not in prompt_words():
+        raise KeyError(first)
+    known = getattr(ShadowCli, f"do_{first}")
     quiet = ShadowCli.__new__(ShadowCli)
     quiet.mn, quiet.locals = net, {"net": net}
     known(quiet, " ".join(rest))

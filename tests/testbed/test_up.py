@@ -76,7 +76,9 @@ def test_a_load_balancer_finds_its_server_alive_though_nothing_is_replayed(lab):
 def test_a_word_that_is_neither_node_nor_command_is_a_misuse(lab):
     told = up(str(lab), "--", "fierwall", "ls")
     assert told.returncode == 2
-    assert "fierwall" in told.stdout + told.stderr
+    assert "fierwall" in told.stderr
+    assert "built" not in told.stderr
+    assert "expected a program" in up(str(lab), "--", "fw1").stderr
 
 
 def test_the_prompt_takes_commands_from_a_pipe_and_a_link_goes_down_and_up(lab):
