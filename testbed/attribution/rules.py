@@ -12,7 +12,7 @@ from testbed.attribution.edits import successor
 from testbed.attribution.ledger import NOTHING, Tally, number, rose
 from testbed.attribution.links import path_mtu_errors
 from testbed.attribution.match import DROPS, canonical, matches, names_icmp_type, stops_path_mtu, target
-from testbed.attribution.scene import Scene
+from testbed.attribution.scene import Files, Scene
 from testbed.attribution.suspect import Ground, Suspect, where
 from testbed.change.model import Line
 from testbed.devices import nft_text
@@ -62,15 +62,30 @@ def suspects(scene: Scene, flows: Sequence[str]) -> list[Suspect]:
         for file, versions in VERSIONS.items():
             own = list(dict.fromkeys(f for version in versions for f in scene.seen_as(flows, node, version)))
             if own:
-                found += [*_of_file(scene, node, file, own, place), *_by_command(scene, node, file, own, place)]
+                for part in _parts(scene, node, file):
+                    found += _of_file(scene, node, file, part, own, place)
+                found += _by_command(scene, node, file, own, place)
     return found
 
 
-def _of_file(scene: Scene, node: str, file: str, flows: list[str], place: int) -> list[Suspect]:
-    old, new = (_parsed(file, files.get((node, file), "")) for files in (scene.before, scene.after))
+def _parts(scene: Scene, node: str, file: str) -> list[str]:
+    """The file and what it includes, before the change or after it."""
+    if file != nft_text.FILE:
+        return [file]
+    texts = (_texts(files, node) for files in (scene.before, scene.after))
+    return list(dict.fromkeys([file, *(written.file for own in texts for written in nft_text.written_rules(own))]))
+
+
+def _texts(files: Files, node: str) -> dict[str, str]:
+    return {name: text for (owner, name), text in files.items() if owner == node}
+
+
+def _of_file(scene: Scene, node: str, file: str, part: str, flows: list[str], place: int) -> list[Suspect]:
+    """Suspects in one part of a configuration; the counters bear the name of the whole."""
+    old, new = (_parsed(file, part, _texts(files, node)) for files in (scene.before, scene.after))
     gone, stay = _counted(scene, node, file, old, new)
     rising = [hit for hit in stay if hit.effect == "drop" and rose(hit.before, hit.after)]
-    changed = {(line.sign, line.line): line for line in scene.lines(node, file)}
+    changed = {(line.sign, line.line): line for line in scene.lines(node, part)}
     found, takers = [], list[Hit]()
     for hit in stay:
         line = changed.get(("+", hit.rule.line))
@@ -83,7 +98,7 @@ def _of_file(scene: Scene, node: str, file: str, flows: list[str], place: int) -
         if line is not None:
             found.append(_gained(scene, hit, line, explained, place))
         else:
-            found.append(_uncovered(scene, node, file, hit, explained, place))
+            found.append(_uncovered(scene, node, part, hit, explained, place))
     for hit in gone:
         line = changed.get(("-", hit.rule.line))
         if line is None:
@@ -156,11 +171,11 @@ def _effect(rule: Rule, chains: Mapping[tuple[str, str], list[Rule]], seen: froz
     return inside[-1] if inside else "other"
 
 
-def _parsed(file: str, text: str) -> list[Rule]:
-    """The rules that stand in the file itself, whichever its format."""
+def _parsed(file: str, part: str, texts: Mapping[str, str]) -> list[Rule]:
+    """The rules that stand in one part of a configuration, whichever its format."""
     if file != nft_text.FILE:
-        return parse_rules(text)
-    return [written.rule for written in nft_text.written_rules({file: text}) if written.file == file]
+        return parse_rules(texts.get(file, ""))
+    return [written.rule for written in nft_text.written_rules(texts) if written.file == part]
 
 
 def version_of(file: str, rule: Rule) -> int | None:
@@ -269,7 +284,8 @@ def _by_command(scene: Scene, node: str, file: str, flows: list[str], place: int
         return []
     seen = [o for o in scene.ledger.objects(node, "rule", "packets") if o[0].startswith(f"{file}:")]
     known = {canonical(before.state) for _, before, _ in seen}
-    known |= {canonical(rule.text) for rule in _parsed(file, scene.after.get((node, file), ""))}
+    texts = _texts(scene.after, node)
+    known |= {canonical(rule.text) for part in _parts(scene, node, file) for rule in _parsed(file, part, texts)}
     found = []
     for name, _, after in seen:
         if after.mean <= 0 or canonical(after.state) in known:

@@ -21,6 +21,9 @@ from topologies.load import Lab
 from topologies.model import IpAddress, Node
 
 READ = ("iptables.rules", "ip6tables.rules", "nftables.conf", "frr.conf", "haproxy.cfg")
+INCLUDED = "files/etc/nft"
+"""What nftables.conf may include."""
+
 TRANSIT = frozenset({"router", "bridge"})
 """Kinds that rewrite no address, so that theirs never stand in a flow's packets."""
 
@@ -78,7 +81,7 @@ class Scene:
             (node.name, file): _text(path)
             for node in lab.topology.nodes
             for file, path in node.configs.items()
-            if file in READ and (node.name, file) not in change.before
+            if (file in READ or file.startswith(INCLUDED)) and (node.name, file) not in change.before
         }
         before = unchanged | {key: content.decode(errors="replace") for key, content in change.before.items()}
         after = {key: content.decode(errors="replace") for key, content in change.after.items()}

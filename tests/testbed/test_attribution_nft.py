@@ -69,6 +69,21 @@ def test_a_new_nft_rule_that_drops_both_families_is_blamed_with_its_line(tmp_pat
     assert "240 packets a window" in "\n".join(told.blame.evidence)
 
 
+def test_a_rule_in_an_included_file_is_blamed_there(tmp_path: Path):
+    main = NFT.replace("table inet", 'include "/etc/nftables.d/*.nft"\ntable inet').replace(
+        "        tcp dport 443 drop\n", ""
+    )
+    more = "table inet filter {\n    chain forward {\n        tcp dport 443 drop\n    }\n}\n"
+    edits = {"fw1/nftables.conf": [("", main)], "fw1/files/etc/nftables.d/more.nft": [("", more)]}
+    change = edited(tmp_path, edits)
+    rule = "nftables.conf:inet/filter/forward/1"
+    read = counters(("fw1", "rule", rule, "packets", float("nan"), 240, "", "tcp dport 443 counter drop"))
+    flows = table(flow("a", 443), flow("web", 80))
+    (told,) = blamed([finding("a")], change, shop(), read, flows, dict.fromkeys(("a", "web"), TO_WEB))
+    assert told.blame is not None
+    assert (told.blame.file, told.blame.line) == ("configs/fw1/files/etc/nftables.d/more.nft", 3)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
