@@ -37,6 +37,9 @@ SETTLE_SECONDS = 15.0
 RESTORED_TRIES = 2
 """A restored window that does not look like the baseline is measured once more before anyone is alarmed."""
 
+STAND_IN = "stand_in"
+"""The kind of a reading that tells of a file made in the place of production's own."""
+
 CHANGE_AT = 0.25
 """Where in the transition window the change is made: a quarter of the traffic has not seen it coming."""
 
@@ -82,6 +85,9 @@ def run(
             taps = world.enter_context(_taps(shadow))
         with clock.stretch("converge_s"):
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
+        stand_ins = _stand_ins(shadow)
+        if stand_ins:
+            directory.write_json("run.json", {**directory.read_json("run.json"), "stand_ins": stand_ins})
         if any(map(needs_engine, _impairments(case))):
             with clock.stretch("calibrate_s"):
                 experiment.say("calibrate", "the engine that impairs links, on a link of its own")
@@ -202,6 +208,12 @@ class _Experiment:
 
     def _counters(self) -> pd.DataFrame:
         return self.directory.read_table("counters")
+
+
+def _stand_ins(shadow: Shadow) -> dict[str, list[str]]:
+    """What the shadow made because production's own was not given (certificates), by node."""
+    told = {node: [r.object for r in readings if r.kind == STAND_IN] for node, readings in shadow.readings().items()}
+    return {node: made for node, made in told.items() if made}
 
 
 def _impairments(case: Case) -> Iterator[Impairment]:

@@ -7,6 +7,7 @@ This file joins them. It may not know how a lab is written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from topologies.model import IpAddress, Topology
 from topologies.names import free_name
 
 SUFFIXES = (".clab.yml", ".clab.yaml")
+_VARIABLE = re.compile(r"\$\{[^}\s]{1,200}\}|\$[A-Za-z_][A-Za-z0-9_]{0,100}")
 NO_MANAGEMENT = "a shadow has no management network"
 NO_CONTAINER = "no container is run"
 WHY = {
@@ -66,6 +68,7 @@ def from_containerlab(path: Path, kinds: frozenset[str] = KNOWN_KINDS) -> Import
     valid = free_name(lab.model.name, set(), "lab")
     if valid != lab.model.name:
         notes.append(Note(path, lab.line("name"), f"the name {lab.model.name!r}", f"the lab is named {valid}"))
+    notes += _variables(path)
     told = tuple(sorted(dict.fromkeys(notes), key=lambda note: (note.line, note.what)))
     return Imported(Topology(valid, tuple(nodes), tuple(cables.links)), files, told)
 
@@ -88,3 +91,10 @@ def _unread(lab: Located[ClabFile]) -> Iterator[Note]:
 def _note(lab: Located[ClabFile], what: str, loc: tuple[str | int, ...]) -> Note:
     line = lab.problem(loc, "", "", at_key=True).line
     return Note(lab.path, line, what, WHY.get(str(loc[-1]), "it has no counterpart in a lab"))
+
+
+def _variables(path: Path) -> Iterator[Note]:
+    """containerlab fills in `${NAME}` from its caller's environment; a lab is the same wherever it is read."""
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for variable in _VARIABLE.findall(line.partition("#")[0]):
+            yield Note(path, number, variable, "not filled in from the environment: write the value")

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from testbed.devices.base import Box, Reading
+from testbed.devices.ospf_origination import ORIGINATED, untold
+from testbed.devices.ospf_state import Answers, ospf_interfaces, ospf_lack, passive_interfaces
 from testbed.errors import CommandFailed
-
-DESIGNATED = 2
-EXTERNAL_MSECS = 1200
-"""FRR turns external OSPF routes into its own a second after it computed the tree, and tells nobody that it will."""
 
 ISIS_HOLD_SECONDS = 30.0
 
 
 WAITED_FOR: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "ospfd": ("show ip ospf interface json", "show ip ospf json"),
-        "ospf6d": ("show ipv6 ospf6 interface json", "show ipv6 ospf6 neighbor json"),
+        "ospfd": ("show ip ospf interface json", "show ip ospf json", *ORIGINATED[""]),
+        "ospf6d": ("show ipv6 ospf6 interface json", *ORIGINATED["6"]),
         "isisd": ("show isis vrf all interface detail json", "show isis vrf all neighbor detail json"),
         "bfdd": ("show bfd peers json",),
         "bgpd": ("show bgp vrf all summary json", "show bgp vrf all neighbors json"),
@@ -47,8 +44,6 @@ TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
 TABLES: Mapping[str, str] = MappingProxyType(
     {"ipv4": "show ip route vrf all json", "ipv6": "show ipv6 route vrf all json"}
 )
-Answers = Mapping[str, Any]
-"""What FRR said, by the command."""
 
 
 def ask(box: Box, commands: Sequence[str]) -> Answers:
@@ -81,8 +76,10 @@ def lack(box: Box, running: Sequence[str], frr_conf: str, configured_seconds: fl
     told = ask(box, [command for daemon, own in WAITED_FOR.items() if daemon in running for command in own])
     passive = passive_interfaces(frr_conf)
     for daemon, version in (("ospfd", ""), ("ospf6d", "6")):
-        if daemon in running and (why := _ospf_lack(told, version, passive, configured_seconds)):
+        if daemon in running and (why := ospf_lack(told, version, passive, configured_seconds)):
             return why
+        if daemon in running and (why := untold(version, *(told[command] for command in ORIGINATED[version]))):
+            return f"OSPF{'v3' if version else ''}: {why}"
     if "isisd" in running and (why := _isis_lack(told, configured_seconds)):
         return why
     if "bfdd" in running and (why := bfd_lack(told["show bfd peers json"])):
@@ -99,7 +96,7 @@ def router_readings(box: Box, running: Sequence[str]) -> list[Reading]:
     readings = [reading for family, command in TABLES.items() for reading in rib_readings(family, told[command])]
     for version in ("", "6"):
         if f"ospf{version}d" in running:
-            for interface, (heard, full, _dead_seconds) in _ospf_interfaces(told, version).items():
+            for interface, (heard, full, _dead_seconds) in ospf_interfaces(told, version).items():
                 state = f"{full} of {heard} neighbours full"
                 readings.append(_state("neighbour", f"ospf{version or 'v2'} {interface}", state))
     if "isisd" in running:
@@ -267,61 +264,4 @@ def _isis_lack(told: Answers, configured_seconds: float) -> str:
         waiting = [state for state in states if state != "Up"]
         if waiting:
             return f"IS-IS neighbour on {name} ({waiting[0]})"
-    return ""
-
-
-class Adjacency(NamedTuple):
-    """Neighbours that an OSPF interface hears, those it is full with, and after what silence there are none."""
-
-    heard: int
-    full: int
-    dead_seconds: float
-
-
-def passive_interfaces(text: str) -> frozenset[str]:
-    """Interfaces that frr.conf makes passive for OSPFv3, which FRR's JSON does not tell."""
-    found, interface = set(), ""
-    for line in text.splitlines():
-        if line.startswith("interface ") and len(line.split()) > 1:
-            interface = line.split()[1]
-        elif re.fullmatch(r"ipv6 ospf6 passive", line.strip()):
-            found.add(interface)
-    return frozenset(found)
-
-
-def _ospf_interfaces(told: Answers, version: str) -> dict[str, Adjacency]:
-    """Every active OSPF interface with its neighbours."""
-    found: dict[str, Adjacency] = {}
-    if version == "":
-        answer = told["show ip ospf interface json"]
-        for name, facts in answer.get("interfaces", {}).items():
-            if not facts.get("timerPassiveIface") and facts.get("ospfEnabled", True) and name != "lo":
-                heard, full = int(facts.get("nbrCount", 0)), int(facts.get("nbrAdjacentCount", 0))
-                found[name] = Adjacency(heard, full, float(facts.get("timerDeadSecs", 40)))
-        return found
-    interfaces, neighbours = (told[command] for command in TOLD["ospf6d"])
-    listed = neighbours.get("neighbors", [])
-    for name, facts in interfaces.items():
-        if isinstance(facts, dict) and facts.get("attachedToArea") and name != "lo":
-            own = [n for n in listed if n.get("interfaceName") == name]
-            full = sum(n.get("state") == "Full" for n in own)
-            found[name] = Adjacency(len(own), full, float(facts.get("timerIntervalsConfigDead", 40)))
-    return found
-
-
-def _ospf_lack(told: Answers, version: str, passive: frozenset[str], configured_seconds: float) -> str:
-    interfaces = {n: seen for n, seen in _ospf_interfaces(told, version).items() if n not in passive}
-    label = f"OSPF{'v3' if version else ''}"
-    if not interfaces:
-        return f"{label} has no active interface yet"
-    for name, (heard, full, dead_seconds) in sorted(interfaces.items()):
-        if heard == 0 and configured_seconds < dead_seconds:
-            return f"{label} neighbour on {name} (none heard yet, of one there may be)"
-        # on a shared network routers are full with the designated two only
-        if full < min(heard, DESIGNATED):
-            return f"{label} neighbour on {name} ({full} of {heard} full)"
-    if version == "":
-        answer = told["show ip ospf json"]
-        if "spfTimerDueInMsecs" in answer or answer.get("spfLastExecutedMsecs", EXTERNAL_MSECS) < EXTERNAL_MSECS:
-            return f"{label} to compute its routes"
     return ""

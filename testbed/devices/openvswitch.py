@@ -175,6 +175,8 @@ def _address() -> str:
 
 def _replace(box: Box, flows: bytes) -> None:
     box.run(["ovs-ofctl", "-O", "OpenFlow14", "--bundle", "replace-flows", _address(), "-"], stdin=flows)
+    # what the datapath has cached of the flows before is taken back by threads of its own
+    box.run(["ovs-appctl", "-t", f"{RUN}/switch.ctl", "revalidator/wait"])
 
 
 OPENVSWITCH = OpenVSwitch()

@@ -12,9 +12,10 @@ from testbed.devices.frr_state import (
     bgp_readings,
     isis_active,
     isis_neighbours,
-    passive_interfaces,
     rib_readings,
 )
+from testbed.devices.ospf_origination import TOLD_SECONDS, untold
+from testbed.devices.ospf_state import passive_interfaces
 from tests.testbed.labs import files, link, node, on_shadow, soon, topology, with_file
 
 DAEMONS = """# as Debian ships it
@@ -211,3 +212,92 @@ def test_a_peer_counts_once_its_first_routes_are_through():
     assert bgp_lack(up, {"default": {"10.0.0.2": facts}}) == ""
     idle = {"default": {"ipv4Unicast": {"peers": {"10.0.0.2": {"state": "Active"}}}}}
     assert bgp_lack(idle, {}) == "BGP peer 10.0.0.2 (Active)"
+
+
+def full(router_id: str, seconds: float, state: str = "Full/-", unsent: int = 0):
+    entry = {
+        "nbrState": state,
+        "upTimeInMsec": int(seconds * 1000),
+        "ifaceName": "ens3:10.0.0.1",
+        "linkStateRetransmissionListCounter": unsent,
+    }
+    return {"neighbors": {router_id: [entry]}}
+
+
+def own_lsa(*links: dict[str, str]):
+    described = {f"link{n}": link for n, link in enumerate(links)}
+    return {"Router Link States": {"0.0.0.0": {"1.1.1.1": {"numOfLinks": len(links), "routerLinks": described}}}}
+
+
+POINT = {"linkType": "another Router (point-to-point)", "neighborRouterId": "2.2.2.2"}
+TRANSIT = {"linkType": "a Transit Network", "designatedRouterAddress": "10.0.0.2"}
+STUB = {"linkType": "Stub Network", "networkAddress": "10.0.0.0"}
+
+
+def test_a_full_neighbour_that_the_network_was_not_told_of_is_waited_for():
+    assert "2.2.2.2 on ens3" in untold("", full("2.2.2.2", 1), own_lsa(STUB))
+    assert untold("", full("2.2.2.2", 1), own_lsa(STUB, POINT)) == ""
+    assert "shared" in untold("", full("2.2.2.2", 1, "Full/DR"), own_lsa(STUB))
+    assert untold("", full("2.2.2.2", 1, "Full/DR"), own_lsa(TRANSIT)) == ""
+    assert "3 LSAs" in untold("", full("2.2.2.2", 1, unsent=3), own_lsa(POINT))
+
+
+def test_no_router_is_waited_for_when_it_has_had_the_time_to_be_told_of():
+    assert untold("", full("2.2.2.2", TOLD_SECONDS + 1), own_lsa(STUB)) == ""
+    assert untold("", {}, {}) == ""
+
+
+def test_ospfv3_tells_its_neighbours_in_its_own_words():
+    neighbours = {
+        "neighbors": [
+            {
+                "neighborId": "2.2.2.2",
+                "state": "Full",
+                "interfaceState": "PointToPoint",
+                "interfaceName": "ens3",
+                "duration": "00:00:02",
+            }
+        ]
+    }
+    lsa = {"lsaDescription": [{"type": "Point-To-Point", "neighborRouterId": "2.2.2.2"}]}
+    assert "2.2.2.2" in untold("6", neighbours, {"areaScopedLinkStateDb": []})
+    assert untold("6", neighbours, {"areaScopedLinkStateDb": [{"lsa": [lsa]}]}) == ""
+
+
+ANSWERS = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(ANSWERS)
+def test_whatever_frr_says_of_its_neighbours_is_survived(answer):
+    for version in ("", "6"):
+        assert isinstance(untold(version, answer, answer), str)
+
+
+ROW = 3
+
+
+def test_ready_means_that_the_ends_of_a_row_of_ospf_routers_reach_each_other_at_once(tmp_path):
+    def conf(n: int) -> str:
+        ports = [name for name, there in (("before", n > 0), ("after", n < ROW)) if there]
+        lines = [f"hostname r{n}", "service integrated-vtysh-config", "interface lo", " ip ospf area 0"]
+        for port in ports:
+            lines += [f"interface {port}", " ip ospf area 0", " ip ospf network point-to-point"]
+            lines += [" ip ospf hello-interval 1", " ip ospf dead-interval 4"]
+        return "\n".join([*lines, "router ospf", f" ospf router-id 10.255.0.{n + 1}", ""])
+
+    nodes, links = [], []
+    for n in range(ROW + 1):
+        interfaces = {"lo": [f"10.255.0.{n + 1}/32"]}
+        if n:
+            interfaces["before"] = [f"10.0.{n - 1}.2/30"]
+            links.append(link(f"r{n - 1}:after", f"r{n}:before"))
+        if n < ROW:
+            interfaces["after"] = [f"10.0.{n}.1/30"]
+        nodes.append(node(f"r{n}", interfaces, "router", configs=files(tmp_path, f"r{n}", {"frr.conf": conf(n)})))
+
+    def job(shadow):
+        return shadow.boxes["r0"].run(["ping", "-c1", "-W1", "-I", "10.255.0.1", f"10.255.0.{ROW + 1}"])
+
+    assert "1 received" in on_shadow(topology(nodes, links), tmp_path, job)
