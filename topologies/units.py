@@ -21,7 +21,7 @@ _DURATION_NS: Mapping[str, int] = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10*
 _OCTETS: Mapping[str, int] = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
-_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-zµ%]{0,4})", re.ASCII)
+_QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,18})?) ?([A-Za-zµ%]{0,4})", re.ASCII)
 _LARGEST = 2**63 - 1
 
 

@@ -17,12 +17,20 @@ from testbed.sandbox import Sandbox
 from testbed.shadow import built
 from topologies.imported import Note
 from topologies.model import Node
+from topologies.schema import SCHEMA_FILE
 from topologies.sources import CHOICES
 
 
 @click.group()
 def lab() -> None:
     """Work on a lab folder."""
+
+
+@lab.command("schema", epilog="\b\nExample:\n  testbed lab schema")
+def schema_command() -> int:
+    """Print the path of the JSON Schema of lab.yaml, from which editors complete."""
+    click.echo(str(SCHEMA_FILE))
+    return 0
 
 
 @lab.command("record", epilog="\b\nExample:\n  testbed lab record topologies/shop")
