@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topologies.containerlab import SUFFIXES, from_containerlab
+from topologies.containerlab.file import SUFFIXES, from_containerlab
 from topologies.graphml import from_graphml
 from topologies.imported import Imported, Note, Position
 from topologies.load import KNOWN_KINDS, LAB_FILE, Lab, load_lab
 from topologies.located import InvalidLab
-from topologies.mininet_topo import PREFIX as MININET
-from topologies.mininet_topo import from_mininet
+from topologies.mininet.topo import PREFIX as MININET
+from topologies.mininet.topo import from_mininet
 from topologies.topohub_names import PREFIX as TOPOHUB
 from topologies.topohub_names import from_topohub
 from topologies.write import write_lab

@@ -5,13 +5,10 @@ Excess is what a frame is held beyond the delay that was set, by the kernel's st
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_interface
 
+from testbed.bench.busy import busy_loops
 from testbed.bench.result import BenchResult, Reference
 from testbed.network.calibration import Wire, calibrated, on_link, percentile
 from testbed.network.impairment import Engine, Impairer, has_netem
@@ -55,7 +52,7 @@ def _engine(engine: Engine, seed: int) -> dict[str, float]:
     def more(link: Wire) -> dict[str, float]:
         link.datagrams(3, 0.001)
         link.impair(Impairment(delay_ns=DELAY_NS))
-        with _busy(BUSY_LOOPS):
+        with busy_loops(BUSY_LOOPS):
             delays = link.datagrams(1_000, 0.001).delays_ns
         whole_bps = link.goodput_bps(0.3, 1.0)
         link.impair(Impairment(delay_ns=DELAY_NS, loss_ratio=HARDLY_EVER))
@@ -88,21 +85,3 @@ def _veth() -> tuple[float, float]:
         return link.goodput_bps(0.3, 1.0), float(percentile(delays, 0.5))
 
     return on_link(measured, Impairer(Engine.DELAY_LINE), ENDS)
-
-
-@contextmanager
-def _busy(loops: int) -> Iterator[None]:
-    """That many processes that want a processor each and never rest."""
-    children = []
-    for _ in range(loops):
-        child = os.fork()
-        if child == 0:
-            while True:
-                pass
-        children.append(child)
-    try:
-        yield
-    finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)

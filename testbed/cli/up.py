@@ -27,7 +27,7 @@ from testbed.shadow import Shadow, built
 from topologies.graph import mermaid
 from topologies.load import Lab
 from topologies.located import nearest
-from topologies.map_html import map_html
+from topologies.map.html import map_html
 from topologies.sources import Opened
 
 READY_SECONDS = 180.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from testbed.network.addressing import set_addresses
-from testbed.network.delay_line import LineReport
+from testbed.network.delay_line.line import LineReport
 from testbed.network.impairment import Engine, Impairer
 from testbed.network.link import Port, Veth
 from testbed.network.mininet_api import ShadowNet

@@ -14,8 +14,8 @@ from typing import Self
 
 from testbed.errors import Unsupported
 from testbed.network import qdisc
-from testbed.network.delay_line import DelayLine, Key, LineReport
-from testbed.network.delay_line_fate import chance
+from testbed.network.delay_line.fate import chance
+from testbed.network.delay_line.line import DelayLine, Key, LineReport
 from testbed.network.link import Port
 from testbed.network.namespace import on_a_thread
 from testbed.network.netem import Netem

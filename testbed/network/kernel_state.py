@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.network.delay_line_sink import SINK_PREFIX
+from testbed.network.delay_line.sink import SINK_PREFIX
 from testbed.network.namespace import Namespace
 
 MAIN_TABLE = 254

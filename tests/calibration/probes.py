@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import threading
 from collections.abc import Iterator
@@ -57,21 +56,3 @@ def streaming(sender: Namespace, receiver: Namespace, address: str, octets: int)
         for thread in threads:
             thread.join()
         server.close()
-
-
-@contextmanager
-def busy_loops(count: int) -> Iterator[None]:
-    """That many processes that want a processor each and never rest."""
-    children = []
-    for _ in range(count):
-        child = os.fork()
-        if child == 0:
-            while True:
-                pass
-        children.append(child)
-    try:
-        yield
-    finally:
-        for child in children:
-            os.kill(child, 9)
-            os.waitpid(child, 0)

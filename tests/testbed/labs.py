@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pickle
 import shutil
 import socket
 import tempfile
@@ -15,6 +13,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
+from testbed.bench.as_ordinary_user import NOBODY, as_ordinary_user
 from testbed.devices.base import Configs
 from testbed.devices.registry import known_devices
 from testbed.network.namespace import Namespace
@@ -22,8 +21,6 @@ from testbed.sandbox import Sandbox
 from testbed.shadow import Shadow, built
 from topologies.model import Impairment, Interface, Link, LinkEnd, Node, Route, Topology
 
-NOBODY = 65_534
-PR_SET_DUMPABLE = 4
 READY_SECONDS = 30.0
 
 
@@ -88,30 +85,11 @@ def with_file(shadow: Shadow, node_name: str, file: str, content: str) -> Config
 def as_nobody(act: Callable[[Path], Any]) -> Any:
     """The value of `act` in a child that gave root up for good; it gets a folder that is its own."""
     folder = Path(tempfile.mkdtemp(prefix="labs-"))
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.chown(folder, NOBODY, NOBODY)
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            # as a program just started would be: its /proc/self is its own
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-            answer: tuple[bool, Any] = (True, act(folder))
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller
-            answer = (False, error)
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(pickle.dumps(answer))
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        good, value = pickle.loads(pipe.read())
-    os.waitpid(child, 0)
-    shutil.rmtree(folder)
-    if not good:
-        raise value
-    return value
+    os.chown(folder, NOBODY, NOBODY)
+    try:
+        return as_ordinary_user(lambda: act(folder))
+    finally:
+        shutil.rmtree(folder)
 
 
 def soon(holds: Callable[[], object], seconds: float = 5.0) -> bool:

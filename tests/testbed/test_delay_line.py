@@ -17,7 +17,7 @@ import pytest
 from replay.tap import Tap, Taps
 from testbed.errors import NotOurs, NotReady, Unsupported
 from testbed.network.addressing import set_addresses
-from testbed.network.delay_line_sink import SINK_PREFIX
+from testbed.network.delay_line.sink import SINK_PREFIX
 from testbed.network.impairment import Engine, Impairer, has_netem
 from testbed.network.kernel_state import ports
 from testbed.network.link import Port, Veth, set_mtu

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.network.delay_line_fate import UNTURNED, Fate, takes_super_frames
-from testbed.network.delay_line_ring import NEEDS_CHECKSUM, VNET, VNET_OCTETS, turned
+from testbed.network.delay_line.fate import UNTURNED, Fate, takes_super_frames
+from testbed.network.delay_line.ring import NEEDS_CHECKSUM, VNET, VNET_OCTETS, turned
 from topologies.model import Impairment
 
 MS = 1_000_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from topologies.containerlab import from_containerlab
-from topologies.containerlab_exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning
+from topologies.containerlab.exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning
+from topologies.containerlab.file import from_containerlab
 from topologies.frr_addresses import configured_addresses
 from topologies.load import KNOWN_KINDS
 from topologies.located import InvalidLab

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topologies import mininet_child
 from topologies.located import InvalidLab
-from topologies.mininet_links import end_options, impairment
-from topologies.mininet_topo import from_mininet, split_arguments
+from topologies.mininet import child
+from topologies.mininet.links import end_options, impairment
+from topologies.mininet.topo import from_mininet, split_arguments
 from topologies.model import Impairment
 from topologies.write import write_lab
 
@@ -109,7 +109,7 @@ def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, text, asked, line
 
 
 def test_a_file_that_does_not_end_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(mininet_child, "SECONDS", 0.5)
+    monkeypatch.setattr(child, "SECONDS", 0.5)
     text = "import subprocess, time, pathlib\nchild = subprocess.Popen(['sleep', '60'])\n"
     text += f"pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(child.pid))\ntime.sleep(60)\n"
     with pytest.raises(InvalidLab, match=r"runs for more than 0\.5 s"):

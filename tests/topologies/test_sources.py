@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from topologies.imported import Note
 from topologies.load import load_lab
 from topologies.located import InvalidLab
-from topologies.map_html import limits_text, map_html
-from topologies.map_layout import layered, spread
+from topologies.map.html import limits_text, map_html
+from topologies.map.layout import layered, spread
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 from topologies.sources import imported, opened
 from topologies.topohub_names import from_topohub

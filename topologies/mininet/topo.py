@@ -15,10 +15,10 @@ from typing import Any
 
 import networkx as nx
 
-from topologies import mininet_links
 from topologies.imported import Imported, Note
 from topologies.located import InvalidLab
-from topologies.mininet_child import ReadNode, ReadTopo, read_topo
+from topologies.mininet.child import ReadNode, ReadTopo, read_topo
+from topologies.mininet.links import end_options, impairment
 from topologies.model import Interface, IpInterface, Link, LinkEnd, Node, Route, Topology
 from topologies.names import free_name
 
@@ -118,7 +118,7 @@ class _Builder:
         for i, end in enumerate(read.ends, 1):
             if end.node not in self.ports:
                 raise InvalidLab(self.path, self.topo.line, 1, f"a link to {end.node!r}", "a node of the Topo")
-            own, notes = mininet_links.end_options(read.options, i)
+            own, notes = end_options(read.options, i)
             where = f"the link {read.ends[0].node} - {read.ends[1].node}"
             for what, why in notes:
                 self.note(self.topo.line, f"{where}: {what}", why)
@@ -128,7 +128,7 @@ class _Builder:
                 raise InvalidLab(self.path, self.topo.line, 1, found, "each port once")
             self.ports[end.node].by_port[end.port] = (interface, own)
             try:
-                limits = mininet_links.impairment(own)
+                limits = impairment(own)
             except ValueError as error:
                 raise InvalidLab(self.path, self.topo.line, 1, f"{where}: {error}", "a limit as tc takes it") from None
             ends.append(LinkEnd(self.names[end.node], interface, limits))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from topologies.containerlab_schema import ClabFile, EndPoint, LongLink, OtherLink, ShortLink
+from topologies.containerlab.schema import ClabFile, EndPoint, LongLink, OtherLink, ShortLink
 from topologies.imported import Note
 from topologies.located import Loc, Located, Problem, nearest
 from topologies.model import IpInterface, Link, LinkEnd

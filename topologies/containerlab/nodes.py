@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path, PurePosixPath
 
-from topologies.containerlab_binds import Bind, bound
-from topologies.containerlab_exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning, needs_shell
-from topologies.containerlab_levels import Effective, Line
-from topologies.containerlab_links import End
+from topologies.containerlab.binds import Bind, bound
+from topologies.containerlab.exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning, needs_shell
+from topologies.containerlab.levels import Effective, Line
+from topologies.containerlab.links import End
 from topologies.frr_addresses import configured_addresses
 from topologies.imported import Note
 from topologies.located import Problem, nearest

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from topologies.containerlab_levels import all_levels, effective
-from topologies.containerlab_links import cabling
-from topologies.containerlab_nodes import built
-from topologies.containerlab_schema import ClabFile
+from topologies.containerlab.levels import all_levels, effective
+from topologies.containerlab.links import cabling
+from topologies.containerlab.nodes import built
+from topologies.containerlab.schema import ClabFile
 from topologies.imported import Imported, Note
 from topologies.load import KNOWN_KINDS
 from topologies.located import InvalidLab, Located, read_located

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from replay.child import Child, ChildFailed
 from testbed.errors import NotOurs, NotReady, Unsupported
-from testbed.network import delay_line_words as said
-from testbed.network.delay_line_fate import takes_super_frames
-from testbed.network.delay_line_loop import Loop
-from testbed.network.delay_line_ring import opened_transmitter
-from testbed.network.delay_line_sink import LineNamespace, Sink
+from testbed.network.delay_line import words as said
+from testbed.network.delay_line.fate import takes_super_frames
+from testbed.network.delay_line.loop import Loop
+from testbed.network.delay_line.ring import opened_transmitter
+from testbed.network.delay_line.sink import LineNamespace, Sink
 from testbed.network.link import Port
 from testbed.network.promptness import Promptness
 from topologies.model import Impairment

@@ -19,9 +19,9 @@ from operator import itemgetter
 from pathlib import Path
 
 from replay.child import Channel, enter_namespace, libc
-from testbed.network.delay_line_fate import UNTURNED, Fate
-from testbed.network.delay_line_ring import Frame, Ring, turned
-from testbed.network.delay_line_words import (
+from testbed.network.delay_line.fate import UNTURNED, Fate
+from testbed.network.delay_line.ring import Frame, Ring, turned
+from testbed.network.delay_line.words import (
     BUCKET_NS,
     Attach,
     Change,

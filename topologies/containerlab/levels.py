@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from topologies.containerlab_binds import Bind, target_of
-from topologies.containerlab_schema import ClabFile, NodeKeys
+from topologies.containerlab.binds import Bind, target_of
+from topologies.containerlab.schema import ClabFile, NodeKeys
 from topologies.located import Loc, Located
 
 WORDS = ("kind", "image", "group", "cmd", "entrypoint", "startup_config")

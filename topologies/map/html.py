@@ -11,10 +11,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from topologies import map_layout
 from topologies.imported import Position
-from topologies.map_layout import DOT_RADIUS, Layout, Point
-from topologies.map_style import STYLE
+from topologies.map.layout import DOT_RADIUS, MOST_LAYERED, Layout, Point, is_layered, layered, spread
+from topologies.map.style import STYLE
 from topologies.model import DEFAULT_MTU, Impairment, Link, Node, Topology
 
 KINDS = ("edge", "firewall", "router", "loadbalancer", "bridge", "openvswitch", "host")
@@ -94,12 +93,12 @@ def _legend(topology: Topology) -> Iterator[str]:
 
 
 def _drawings(topology: Topology, positions: Mapping[str, Position]) -> Iterator[str]:
-    if map_layout.is_layered(topology, positions):
+    if is_layered(topology, positions):
         for narrow in (False, True):
-            layout = map_layout.layered(topology, narrow=narrow)
+            layout = layered(topology, narrow=narrow)
             yield from _drawing(topology, layout, "narrow" if narrow else "wide")
     else:
-        yield from _drawing(topology, map_layout.spread(topology, positions), "spread")
+        yield from _drawing(topology, spread(topology, positions), "spread")
 
 
 def _drawing(topology: Topology, layout: Layout, name: str) -> Iterator[str]:
@@ -155,7 +154,7 @@ def _node(node: Node, layout: Layout) -> str:
         radius = _SATELLITE_RADIUS if node.name in layout.satellites else DOT_RADIUS
         text = ""
         if label := layout.labels.get(node.name):
-            few = len(layout.at) <= map_layout.MOST_LAYERED
+            few = len(layout.at) <= MOST_LAYERED
             kind = f' <tspan class="of-kind">{escape(node.kind)}</tspan>' if few else ""
             text = (
                 f'<text class="beside {label.anchor}" x="{label.at[0]:.1f}" y="{label.at[1]:.1f}">{name}{kind}</text>'

@@ -1,0 +1,1 @@
+"""containerlab files read into labs."""

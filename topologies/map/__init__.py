@@ -1,0 +1,1 @@
+"""A network drawn as one HTML file."""
