@@ -57,6 +57,9 @@ class Atlas:
         if "@" not in state:
             return [state]
         via, device = state.split(",")[0].split("@", 1)
+        if self.topology.link_at(node, device) is None:
+            # a tagged interface goes where the one that it stands on goes
+            device = device.rpartition(".")[0]
         link = self.topology.link_at(node, device)
         if link is None:
             return ["?"]

@@ -19,6 +19,7 @@ from testbed.network.fresh_rates import is_rate_only, limit_rates
 from testbed.network.impairment import Engine, Impairer, LineReport
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
+from testbed.network.unlinked import add_unlinked
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 
 POLL_SECONDS = 0.1
@@ -99,7 +100,7 @@ class Shadow:
                 own = self.topology.node(node).interface(interface)
                 put_back_addresses(namespace, own)
                 near = [r for r in self.topology.node(node).routes if any(r.via in a.network for a in own.addresses)]
-                add_routes(namespace, near, anew=True)
+                add_routes(namespace, near, self.topology.node(node).interfaces, anew=True)
         if self.egress[node, interface] != egress:
             self.egress[node, interface] = egress
             self.impairer.apply(port, egress)
@@ -162,6 +163,7 @@ def built(
         }
         shadow = Shadow(topology, devices, net, boxes, configs, {}, {}, impairer)
         _cable(shadow)
+        _add_unlinked(shadow)
         for node in topology.nodes:
             set_addresses(boxes[node.name].namespace, node.interfaces, node.prefixes)
             net.tell_addresses(node.name, node.interfaces)
@@ -169,7 +171,7 @@ def built(
             _refuse_bad_files(shadow, node)
             shadow.device(node.name).start(boxes[node.name], configs[node.name])
         for node in topology.nodes:
-            add_routes(boxes[node.name].namespace, node.routes)
+            add_routes(boxes[node.name].namespace, node.routes, node.interfaces)
         for node in topology.nodes:
             _begin(boxes[node.name])
         yield shadow
@@ -181,6 +183,15 @@ def built(
 def _box(net: ShadowNet, node: Node, device: Device, log_directory: Path) -> NodeBox:
     switch = not any(interface.addresses for interface in node.interfaces)
     return NodeBox(node, net.add(node.name, device.directories, switch=switch).namespace, log_directory)
+
+
+def _add_unlinked(shadow: Shadow) -> None:
+    """VLANs, VRFs, and ends of links that the lab does not have, which lead into the dark."""
+    linked = {(end.node, end.interface) for link in shadow.topology.links for end in (link.a, link.b)}
+    for node in shadow.topology.nodes:
+        plain = [i for i in node.interfaces if i.name != "lo" and (node.name, i.name) not in linked]
+        if plain or any(i.vrf for i in node.interfaces):
+            add_unlinked(shadow.boxes[node.name].namespace, node.interfaces, shadow.net.dark if plain else None)
 
 
 def _cable(shadow: Shadow) -> None:

@@ -15,7 +15,7 @@ from topologies.schema import LabFile, NodeKeys, RouteKeys
 
 def problems_of(lab: Located[LabFile], kinds: frozenset[str]) -> list[Problem]:
     """Every reference in the file that does not resolve and every name or address that is used twice."""
-    return [*_kinds(lab, kinds), *_links(lab), *_addresses(lab), *_prefixes(lab), *_routes(lab)]
+    return [*_kinds(lab, kinds), *_links(lab), *_vrfs(lab), *_addresses(lab), *_prefixes(lab), *_routes(lab)]
 
 
 def _kinds(lab: Located[LabFile], kinds: frozenset[str]) -> Iterator[Problem]:
@@ -50,6 +50,14 @@ def _links(lab: Located[LabFile]) -> Iterator[Problem]:
                 yield lab.problem(loc, found, f"one link an interface (first at line {used[node, interface]})")
             else:
                 used[node, interface] = lab.line(*loc)
+
+
+def _vrfs(lab: Located[LabFile]) -> Iterator[Problem]:
+    for name, node in lab.model.topology.nodes.items():
+        for interface, keys in node.interfaces.items():
+            if keys.vrf is not None and keys.vrf in node.interfaces:
+                loc: Loc = ("topology", "nodes", name, "interfaces", interface, "vrf")
+                yield lab.problem(loc, f"the VRF {keys.vrf!r}", "a name that no interface of the node has")
 
 
 def _addresses(lab: Located[LabFile]) -> Iterator[Problem]:

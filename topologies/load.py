@@ -141,7 +141,8 @@ def _node(
         name=name,
         kind=keys.kind or defaults.kind or "",
         interfaces=tuple(
-            Interface(n, i.addresses, i.mac and i.mac.lower(), i.vlan, i.trunk) for n, i in keys.interfaces.items()
+            Interface(n, i.addresses, i.mac and i.mac.lower(), i.vlan, i.trunk, i.vrf)
+            for n, i in keys.interfaces.items()
         ),
         routes=tuple(Route(_destination(r), r.via) for r in (*shared.routes, *keys.routes)),
         prefixes=keys.prefixes,

@@ -22,7 +22,8 @@ DEFAULT_MTU = 1500
 class Interface:
     """A node's port under production's own name, with its addresses and, when it matters, its MAC.
 
-    At a switch `vlan` is the VLAN of untagged frames and `trunk` those that pass tagged (IEEE 802.1Q).
+    At a switch `vlan` is the VLAN of untagged frames and `trunk` those that pass tagged (IEEE 802.1Q).  `vrf` is the
+    routing domain that it belongs to, the node's own when None.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Interface:
     mac: str | None = None
     vlan: int | None = None
     trunk: tuple[int, ...] = ()
+    vrf: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from topologies.model import Impairment, IpAddress, IpInterface, IpNetwork
 SCHEMA_FILE = Path(__file__).with_name("lab.schema.json")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_VRF = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _SERVICE = re.compile(r"(tcp|udp)/([0-9]{1,5})")
 _LONGEST_INTERFACE_NAME = 64
@@ -147,6 +148,11 @@ Endpoint = Annotated[
 ]
 Mtu = Annotated[int, Field(ge=68, le=65535, strict=True)]
 VlanId = Annotated[int, Field(ge=1, le=4094, strict=True)]
+VrfName = Annotated[
+    str,
+    _text(_matching(_VRF), "a VRF of at most 15 letters, digits, '_' and '-'"),
+    WithJsonSchema({**_TEXT_SCHEMA, "pattern": f"^{_VRF.pattern}$"}),
+]
 Word = Annotated[str, StringConstraints(min_length=1, strict=True)]
 Argv = Annotated[tuple[Word, ...], Field(min_length=1)]
 Kind = Annotated[str, StringConstraints(min_length=1, strict=True)]
@@ -201,6 +207,7 @@ class InterfaceKeys(Strict):
     mac: Mac | None = None
     vlan: VlanId | None = None
     trunk: tuple[VlanId, ...] = ()
+    vrf: VrfName | None = None
 
 
 class RouteKeys(Strict):

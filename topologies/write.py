@@ -112,6 +112,8 @@ def _interface(interface: Interface) -> object:
         further["vlan"] = interface.vlan
     if interface.trunk:
         further["trunk"] = list(interface.trunk)
+    if interface.vrf is not None:
+        further["vrf"] = interface.vrf
     return {"addresses": addresses, **further} if further else addresses
 
 

@@ -15,10 +15,27 @@ from testbed.devices.frr_daemons import ALWAYS, check_daemons, daemons_of
 from testbed.devices.frr_state import lack, router_readings
 from testbed.devices.linux import ALL_KINDS, FORWARDING, SHADOW_SYSCTLS, LinuxNode
 from testbed.errors import CommandFailed, Unsupported
+from topologies.model import Node
 
 DAEMON_PLACES = (Path("/usr/lib/frr"), Path("/usr/libexec/frr"))
 FRR_FILES = frozenset({"frr.conf", "daemons"})
+_VRF = re.compile(r"(?:vrf (\S+)\s*$)|(?:(?:router|interface) .*\bvrf (\S+)\s*$)")
 _AT_LINE = re.compile(r"line (\d+)")
+
+
+def check_vrfs(frr_conf: str, node: Node) -> list[Complaint]:
+    """VRFs that frr.conf speaks of and no interface of the node is in: FRR takes them, and they do nothing."""
+    known = {"default", *(interface.vrf for interface in node.interfaces if interface.vrf)}
+    found: dict[str, int] = {}
+    for number, line in enumerate(frr_conf.splitlines(), start=1):
+        if (named := _VRF.match(line)) and (name := named[1] or named[2]) not in known:
+            found.setdefault(name, number)
+    return [
+        Complaint(
+            "frr.conf", number, f"found the VRF {name!r}, expected one that an interface in lab.yaml has (vrf: {name})"
+        )
+        for name, number in found.items()
+    ]
 
 
 class Router(LinuxNode):
@@ -51,6 +68,7 @@ class Router(LinuxNode):
                 complaints.append(Complaint("frr.conf", int(place[1]) if place else None, said))
             finally:
                 candidate.unlink()
+            complaints += check_vrfs(configs["frr.conf"].decode(errors="replace"), box.node)
         return complaints
 
     def start(self, box: Box, configs: Configs) -> None:

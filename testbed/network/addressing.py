@@ -13,6 +13,7 @@ from testbed.errors import Unsupported
 from testbed.network.link import Port
 from testbed.network.namespace import Namespace
 from testbed.network.rtnl import GET_ADDRESS, IFA_ADDRESS, IFA_LOCAL, LOOPBACK, Batch, dump
+from testbed.network.unlinked import tables
 from topologies.model import Interface, IpAddress, IpNetwork, Route
 
 
@@ -47,11 +48,18 @@ def put_back_addresses(namespace: Namespace, interface: Interface) -> None:
     _send(namespace, lost)
 
 
-def add_routes(namespace: Namespace, routes: Sequence[Route], *, anew: bool = False) -> None:
-    """Add static routes (`anew`: also those already there); raises Unsupported with the kernel's word."""
-    wanted = Batch()
+def add_routes(
+    namespace: Namespace, routes: Sequence[Route], interfaces: Sequence[Interface] = (), *, anew: bool = False
+) -> None:
+    """Add static routes (`anew`: also those already there), each in the VRF of the interface that its gateway is at.
+
+    Raises Unsupported with the kernel's word.
+    """
+    wanted, of_vrf = Batch(), tables(interfaces)
     for route in routes:
-        wanted.route(route.to, route.via, anew=anew)
+        near = next((i for i in interfaces if any(route.via in a.network for a in i.addresses)), None)
+        table = of_vrf.get(near.vrf) if near is not None and near.vrf is not None else None
+        wanted.route(route.to, route.via, anew=anew, table=table)
     _send(namespace, wanted)
 
 

@@ -137,6 +137,7 @@ class ShadowNet(Mininet):  # type: ignore[misc]
     """A Mininet that builds from our nodes and links and leaves the host alone."""
 
     def __init__(self) -> None:
+        self._dark: Namespace | None = None
         # Mininet.init would raise limits and write the host's sysctls
         Mininet.inited = True
         super().__init__(topo=None, build=False, host=ShadowNode, link=ShadowLink, intf=ShadowInterface)
@@ -149,6 +150,13 @@ class ShadowNet(Mininet):  # type: ignore[misc]
             self.hosts.remove(node)
             self.switches.append(node)
         return node
+
+    @property
+    def dark(self) -> Namespace:
+        """Where the other ends of unlinked interfaces lie; no node of the network, and made when first wanted."""
+        if self._dark is None:
+            self._dark = make_namespace("~dark", {})
+        return self._dark
 
     def tell_addresses(self, name: str, interfaces: Sequence[Interface]) -> None:
         """Let Mininet's own questions (`IP()`, `pingall`) know the addresses that were set: the first of each."""
@@ -177,6 +185,9 @@ class ShadowNet(Mininet):  # type: ignore[misc]
         """Stop every node; links go with their namespaces."""
         for node in reversed([*self.hosts, *self.switches]):
             node.terminate()
+        if self._dark is not None:
+            self._dark.close()
+            self._dark = None
         self.hosts.clear()
         self.switches.clear()
         self.links.clear()

@@ -45,13 +45,17 @@ NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
 _BODY = {NEW_LINK: _LINK, NEW_ADDRESS: _ADDRESS, NEW_ROUTE: _ROUTE, NEW_QDISC: _QDISC, NEW_FILTER: _QDISC}
 _ANSWER = {GET_LINK: NEW_LINK, GET_ADDRESS: NEW_ADDRESS, GET_QDISC: NEW_QDISC, GET_FILTER: NEW_FILTER}
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 4, 18, 20, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, TCA_TBF_BURST = 1, 2, 1, 6
 _UP = 0x1
 _NODAD = 0x02
-_STATIC, _UNICAST, _LOCAL = 4, 1, 2
+_STATIC, _UNICAST, _LOCAL, _UNREACHABLE = 4, 1, 2, 7
+LAST_RESORT = 4_278_198_272
+"""The metric with which every other route of a VRF wins (the kernel's documentation of VRFs)."""
+
 _MAIN_TABLE, _LOCAL_TABLE, _HOST_SCOPE = 254, 255, 254
 _ROOT = 0xFFFFFFFF
 _ETHERNET = 1
@@ -105,6 +109,22 @@ class Batch:
         """Remove an interface, and with a veth its peer."""
         self._add(f"removal of interface {index}", DELETE_LINK, 0, _LINK.pack(0, 0, index, 0, 0))
 
+    def device(self, kind: str, index: int, name: str, data: bytes, parent: int | None = None) -> None:
+        """An interface of any kind, with the attributes of its kind, on a `parent` where it stands on one."""
+        body = _LINK.pack(0, 0, index, 0, 0) + _attribute(IFLA_IFNAME, name.encode() + b"\0")
+        body += b"" if parent is None else _number(IFLA_LINK, parent)
+        body += _attribute(IFLA_LINKINFO, _attribute(1, kind.encode() + b"\0") + _attribute(2, data))
+        self._add(f"{kind} {name}", NEW_LINK, CREATE | EXCLUSIVE, body)
+
+    def master(self, index: int, master: int) -> None:
+        """Put an interface under another: a VRF, a bridge."""
+        self._add(
+            f"interface {index} under {master}",
+            NEW_LINK,
+            0,
+            _LINK.pack(0, 0, index, 0, 0) + _number(IFLA_MASTER, master),
+        )
+
     def alias(self, index: int, name: str) -> None:
         """Write production's name beside the kernel's, which takes it of an interface that is there already."""
         body = _LINK.pack(0, 0, index, 0, 0) + _attribute(IFLA_IFALIAS, name.encode())
@@ -118,14 +138,23 @@ class Batch:
         body += _attribute(IFA_LOCAL, packed) + _attribute(IFA_ADDRESS, packed)
         self._add(f"address {address}", NEW_ADDRESS, CREATE | EXCLUSIVE, body)
 
-    def route(self, to: IpNetwork, via: IpAddress, *, anew: bool = False) -> None:
-        """A static route (`anew`: also in the place of one that is there)."""
+    def route(self, to: IpNetwork, via: IpAddress, *, anew: bool = False, table: int | None = None) -> None:
+        """A static route (`anew`: also in the place of one that is there), in the main table or that of a VRF."""
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
-        body = _ROUTE.pack(family, to.prefixlen, 0, 0, _MAIN_TABLE, _STATIC, 0, _UNICAST, 0)
+        head = _MAIN_TABLE if table is None else 0
+        body = _ROUTE.pack(family, to.prefixlen, 0, 0, head, _STATIC, 0, _UNICAST, 0)
+        body += b"" if table is None else _number(RTA_TABLE, table)
         if to.prefixlen:
             body += _attribute(RTA_DST, to.network_address.packed)
         body += _attribute(RTA_GATEWAY, via.packed)
         self._add(f"route {to} via {via}", NEW_ROUTE, CREATE | (REPLACE if anew else EXCLUSIVE), body)
+
+    def unreachable(self, table: int) -> None:
+        """Let a VRF's table end with "nowhere", of both families: what it lacks is not looked up elsewhere."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            body = _ROUTE.pack(family, 0, 0, 0, 0, _STATIC, 0, _UNREACHABLE, 0)
+            body += _number(RTA_TABLE, table) + _number(RTA_PRIORITY, LAST_RESORT)
+            self._add(f"last route of table {table}", NEW_ROUTE, CREATE | EXCLUSIVE, body)
 
     def local(self, prefix: IpNetwork, index: int) -> None:
         """AnyIP: every address of a prefix is the namespace's own."""

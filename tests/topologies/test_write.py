@@ -59,7 +59,8 @@ def topologies(draw):
                 draw(st.none() | st.integers(1, 4094)),
                 tuple(draw(st.lists(st.integers(1, 4094), max_size=2))),
             )
-            interfaces.append(Interface(port, tuple(map(ip_interface, addresses)), mac, vlan, trunk))
+            vrf = draw(st.sampled_from([None, "vrf-of-its-own"]))
+            interfaces.append(Interface(port, tuple(map(ip_interface, addresses)), mac, vlan, trunk, vrf))
             ports.append((name, port))
         routes = tuple(
             Route(ip_network("0.0.0.0/0"), ip_address(str(address.ip + 1)))
