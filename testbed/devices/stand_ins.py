@@ -24,6 +24,9 @@ LISTS = frozenset({"crt-list"})
 LINES = frozenset({"bind", "server", "default-server", "server-template", "load", "httpclient.ssl.ca-file"})
 IN_FOLDER = "stand-in.pem"
 BUILT_IN = ("@",)
+SIGNS = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+"""What RFC 5280 (section 4.2.1.3) asks of an authority, and Python 3.13's clients insist on."""
+
 EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", DAYS)
 
 
@@ -141,7 +144,7 @@ def _authority(box: Box) -> tuple[bytes, bytes]:
     if not key.exists():
         folder.mkdir(mode=0o700, exist_ok=True)
         subject = ("-subj", "/CN=lab authority (no trust outside this shadow)")
-        made = _openssl(box, "req", "-x509", *EC_KEY, *subject, *_keep())
+        made = _openssl(box, "req", "-x509", *EC_KEY, *subject, *SIGNS, *_keep())
         certificate.write_bytes(made[0])
         key.write_bytes(made[1])
     return certificate.read_bytes(), key.read_bytes()
