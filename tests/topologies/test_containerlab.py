@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from topologies.containerlab.exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning
 from topologies.containerlab.file import from_containerlab
+from topologies.containerlab.programs import as_one_account
 from topologies.frr_addresses import configured_addresses
 from topologies.load import KNOWN_KINDS
 from topologies.located import InvalidLab
@@ -68,7 +69,7 @@ def test_addresses_come_from_exec_from_long_links_and_from_frr(campus):
 def test_routes_programs_commands_and_settings(campus):
     web1, web2, gw = (campus.topology.node(name) for name in ("web1", "web2", "gw"))
     assert [(route.to, route.via) for route in web1.routes] == [(ip_network("0.0.0.0/0"), ip_address("10.20.0.1"))]
-    assert web1.programs == (("env", "TZ=UTC", "SERVER=one", "nginx", "-g", "daemon off;"),)
+    assert web1.programs == (("env", "TZ=UTC", "SERVER=one", "nginx", "-g", "daemon off; master_process off;"),)
     assert web2.commands == (("ip", "link", "set", "dev", "eth1", "txqueuelen", "500"),)
     assert gw.routes[0].to == ip_network("10.20.0.0/16")
     assert campus.files["gw", "sysctl.conf"] == b"net.ipv4.ip_forward = 1\n"
@@ -215,3 +216,11 @@ def test_hostile_files_only_give_invalid_lab(tmp_path: Path, raw: bytes):
 @settings(max_examples=200, deadline=None)
 def test_any_exec_line_means_something(line):
     assert isinstance(meaning(line), AddAddress | AddRoute | Command | NotDone | Settings)
+
+
+def test_servers_that_would_change_their_account_are_started_so_that_they_do_not():
+    assert as_one_account(["nginx"]) == ("nginx", "-g", "daemon off; master_process off;")
+    assert as_one_account(["/usr/sbin/nginx", "-g", "daemon off;"])[2] == "daemon off; master_process off;"
+    assert as_one_account(["dnsmasq", "-k", "-p", "53"]) == ("dnsmasq", "-p", "53", "--no-daemon")
+    assert as_one_account(["postgres", "-D", "/data"])[:2] == ("unshare", "--user")
+    assert as_one_account(["redis-server"]) == ("redis-server",)

@@ -18,6 +18,7 @@ from topologies.containerlab.binds import Bind, bound
 from topologies.containerlab.exec import AddAddress, AddRoute, Command, NotDone, Settings, meaning, needs_shell
 from topologies.containerlab.levels import Effective, Line
 from topologies.containerlab.links import End
+from topologies.containerlab.programs import PROGRAMS, as_one_account
 from topologies.frr_addresses import configured_addresses
 from topologies.imported import Note
 from topologies.located import Problem, nearest
@@ -25,12 +26,6 @@ from topologies.model import Interface, IpAddress, IpInterface, Node, Route
 
 RUNNABLE = ("linux", "frr", "bridge", "ovs-bridge")
 CAN_BE_RUN = "a kind that can be run: linux (FRR and HAProxy by their image), frr, bridge, ovs-bridge"
-PROGRAMS: Mapping[str, str] = {
-    "caddy": "caddy", "dnsmasq": "dnsmasq", "iperf": "iperf", "iperf3": "iperf3", "memcached": "memcached",
-    "nginx": "nginx", "postgres": "postgres", "redis": "redis-server", "unbound": "unbound", "valkey": "valkey-server",
-}  # fmt: skip
-"""Of well-known images, the program that they start."""
-
 FORWARDING = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding")
 FRR_STARTERS = frozenset({"frrinit.sh", "watchfrr", "docker-start", "watchfrr.sh"})
 MANAGEMENT = "eth0"
@@ -172,8 +167,7 @@ def _exec(work: _Work, line: Line) -> None:
             if _reachable(work, route.via):
                 work.routes.append(route)
             else:
-                work.note(line.line, what, f"{route.via} is in no network of the node's links; left to its kernel")
-                work.commands.append(tuple(shlex.split(line.text)))
+                work.note(line.line, what, f"{route.via} is in no network of the node's links; left out")
         case Settings(values):
             _settings(work, dict(values), line.line)
         case Command(argv):
@@ -246,7 +240,10 @@ def _start(work: _Work, program: str) -> None:
         work.note(line.line, f"cmd {line.text!r}", "it needs a shell, and nothing from outside reaches one")
         return
     named = [f"{name}={value.text}" for name, value in work.keys.env.items() if name and "=" not in name]
-    work.programs.append((*(("env", *named) if named else ()), *argv))
+    adapted = as_one_account(argv)
+    if adapted != tuple(argv):
+        work.note(line.line, f"cmd {line.text!r}", f"a node has one account, so it is: {shlex.join(adapted)}")
+    work.programs.append((*(("env", *named) if named else ()), *adapted))
 
 
 def _frr(work: _Work) -> None:
