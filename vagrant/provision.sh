@@ -17,6 +17,7 @@ nftables:nft
 conntrack:conntrack
 ipset:ipset
 tcpdump:tcpdump
+nfdump:nfdump
 tcpreplay:tcpreplay
 iperf3:iperf3
 iproute2:ip
