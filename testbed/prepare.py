@@ -90,7 +90,7 @@ def prepared(
         _refuse_truncated(files)
     if traffic.flows.empty:
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
-    flows = classified(traffic.flows, [_rule(rule) for rule in rules.classes])
+    flows = classified(traffic.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
     plan = schedule(
         placed.flows,
@@ -125,7 +125,8 @@ def _refuse_truncated(files: tuple[Path, ...]) -> None:
             raise InvalidInput(file, 1, 1, end, "a capture that is complete (copy it again, or repair it with editcap)")
 
 
-def _rule(rule: ClassRule) -> Rule:
+def flow_rule(rule: ClassRule) -> Rule:
+    """A class of the policy as the rule that finds its flows."""
     return Rule(
         rule.name,
         rule.priority,

@@ -48,6 +48,15 @@ KINDS: Mapping[str, Kind] = {
     )
 }
 EXPECTED = "flow records: " + ", ".join(f"{kind.title} ({kind.name})" for kind in KINDS.values())
+_CAPTURE_MAGICS = (
+    b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
+    b"\x34\xcd\xb2\xa1", b"\x0a\x0d\x0d\x0a",
+)  # fmt: skip
+
+
+def is_capture(path: Path) -> bool:
+    """Whether a file begins as pcap or pcapng does; raises InvalidCapture when it is empty or cannot be read."""
+    return head(path).startswith(_CAPTURE_MAGICS)
 
 
 def kind_named(name: str) -> Kind:

@@ -15,6 +15,7 @@ from rich.console import Console
 from testbed import __version__
 from testbed.cli.bench import bench
 from testbed.cli.doctor import doctor
+from testbed.cli.flows import flows
 from testbed.cli.lab import lab
 from testbed.cli.lab_run import run
 from testbed.cli.report import report
@@ -36,7 +37,7 @@ def commands() -> None:
     """
 
 
-for command in (whatif, up, lab, report, bench, doctor):
+for command in (whatif, up, lab, report, bench, doctor, flows):
     commands.add_command(command)
 lab.add_command(run)
 
