@@ -18,6 +18,7 @@ from testbed.cli.doctor import doctor
 from testbed.cli.flows import flows
 from testbed.cli.lab import lab
 from testbed.cli.lab_run import run
+from testbed.cli.model import model
 from testbed.cli.report import report
 from testbed.cli.up import up
 from testbed.cli.whatif import whatif
@@ -37,7 +38,7 @@ def commands() -> None:
     """
 
 
-for command in (whatif, up, lab, report, bench, doctor, flows):
+for command in (whatif, up, lab, report, bench, doctor, flows, model):
     commands.add_command(command)
 lab.add_command(run)
 

@@ -64,13 +64,13 @@ def test_equal_rates_are_rarely_called_different():
     """With Poisson counts of one rate no more than the false discovery rate of the comparisons may tell a change."""
     random = np.random.default_rng(3)
     false = 0
-    for _ in range(20):
+    for _ in range(8):
         pair = []
         for _ in range(2):
             counts = random.poisson(6, 10).tolist()
             pair.append([flow("10.0.0.1", port=port + 1, times=count) for port, count in enumerate(counts)])
         false += any(one[0] is Kind.VOLUME for one in told(*pair))
-    assert false <= 3
+    assert false <= 1
 
 
 def test_models_of_another_grain_cannot_be_compared():
@@ -79,7 +79,7 @@ def test_models_of_another_grain_cannot_be_compared():
         diff(one, model_of(table(flow("10.0.0.1")), Grouping(grain_ipv4=24)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(FLOWS, FLOWS)
 def test_nothing_changed_from_a_model_to_itself_and_back_is_the_opposite(first, second):
     one, other = model_of(first), model_of(second)

@@ -27,7 +27,7 @@ def small():
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=12, **HURRIED)
+@settings(max_examples=6, **HURRIED)
 @given(flows=FLOWS, keep=st.sampled_from([1.0, 0.3]))
 def test_a_saved_model_is_the_model_again(suffix, tmp_path, flows, keep):
     model = decayed(model_of(flows, Grouping(zones=ZONES, most_sources=3, grain_ipv6=64)), keep)
@@ -98,7 +98,7 @@ def test_foreign_files_are_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=25, **HURRIED)
+@settings(max_examples=15, **HURRIED)
 @given(data=st.data())
 def test_bytes_changed_anywhere_are_a_model_or_refused(suffix, small, tmp_path, data):
     path = tmp_path / f"model.{suffix}"
