@@ -92,6 +92,8 @@ def text(written: object) -> str:
     """A short printable text, empty for anything else: it is shown and stored, never acted upon."""
     if not isinstance(written, str):
         return ""
+    if len(written) <= LONGEST_TEXT and written.isprintable():
+        return written
     return "".join(c if c.isprintable() else "?" for c in written[:LONGEST_TEXT])
 
 

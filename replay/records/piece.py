@@ -37,6 +37,8 @@ class Details:
     def turned(self) -> Details:
         """The same with the two ends exchanged."""
         source, destination = self.interface_destination_address, self.interface_source_address
+        if source == destination:
+            return self
         return replace(self, interface_source_address=source, interface_destination_address=destination)
 
 

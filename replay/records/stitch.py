@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from replay.biflow import Timeouts
 from replay.columns import ACK, FIN, RST, SYN, TCP
-from replay.records.piece import NO_DETAILS, Details, Initiator, Piece
+from replay.records.piece import Details, Initiator, Piece
 
 UNTIMED = Timeouts()
 _WELL_KNOWN_PORTS = 1024
@@ -195,8 +195,8 @@ def _most_seen(pieces: Sequence[Piece], reverse: bool) -> tuple[int, int]:
 
 
 def _details(pieces: Sequence[Piece]) -> Details:
-    if all(piece.details is NO_DETAILS for piece in pieces):
-        return NO_DETAILS
+    if all(piece.details is pieces[0].details for piece in pieces):
+        return pieces[0].details
     observers = sorted({piece.details.observer for piece in pieces} - {""})
     told = {one.name: _first(getattr(piece.details, one.name) for piece in pieces) for one in fields(Details)}
     return Details(**{**told, "observer": ",".join(observers)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from replay.biflow import Timeouts
@@ -58,7 +59,7 @@ def pieces(path: Path, skipped: Counter[str], layout: str | None = None) -> Iter
     columns: Sequence[str] = columns_of(layout) if layout else VERSION_2
     for number, line in lines(path, skipped):
         words = _words(line)
-        if _is_header(words):
+        if "addr" in line and _is_header(words):
             if layout is None:
                 columns = _from_header(path, number, line)
             continue
@@ -127,14 +128,20 @@ def _piece(row: dict[str, str]) -> Piece:
         forward_octets=whole(row["bytes"]),
         forward_flags=whole(row["tcp-flags"], 255) if protocol == TCP and row.get("tcp-flags", "-") != "-" else 0,
         refused=_REFUSED[action],
-        details=Details(
-            observer=_told(row, "interface-id"),
-            state=_told(row, "reject-reason"),
-            flow_direction=_told(row, "flow-direction"),
-            interface_source_address=interface_source,
-            interface_destination_address=interface_destination,
+        details=_details(
+            _told(row, "interface-id"),
+            _told(row, "reject-reason"),
+            _told(row, "flow-direction"),
+            interface_source,
+            interface_destination,
         ),
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _details(observer: str, reason: str, direction: str, source: str, destination: str) -> Details:
+    """One object for all the records of an interface, of which there are millions."""
+    return Details(observer, "", reason, "", direction, source, destination)
 
 
 def _address(row: dict[str, str], name: str) -> tuple[str, str]:

@@ -137,7 +137,7 @@ def document(table: pd.DataFrame, seen: Seen) -> dict[str, object]:
 
 def show(table: pd.DataFrame, seen: Seen, by: str, console: Console) -> None:
     """One sentence of totals, a row a group, and what was left out."""
-    console.print(Text(_totals(table, seen), "bold"), soft_wrap=True)
+    console.print(Text(_totals(table, seen), "bold"))
     if not table.empty:
         console.print(_grouped(table, by))
     if by == "class" and set(table["flow_class"]) == {"other"}:
