@@ -59,7 +59,7 @@ def read_parquet(path: Path) -> Ofcm:
         if not schema.equals(_schema()):
             raise InvalidModel(path, "other columns", f"the columns of schema {SCHEMA_VERSION}")
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidModel(path, f"damaged Parquet ({_short(error)})", "an observed flow control model") from None
     if any(table.column(name).null_count for name in table.column_names):
         raise InvalidModel(path, "a null", "a value in every column of every row")
@@ -67,7 +67,7 @@ def read_parquet(path: Path) -> Ofcm:
         return model_from(grouping, table.select(list(CELL_TYPES)).to_pandas(), _delays(table))
     except BadRow as bad:
         raise InvalidModel(path, f"{bad.found} in row {bad.row}", bad.expected) from None
-    except (pa.ArrowException, ValueError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise InvalidModel(path, f"damaged Parquet ({_short(error)})", "an observed flow control model") from None
 
 

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import click
 import pandas as pd
+import pyarrow as pa
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -25,11 +27,14 @@ from replay.ofcm.diff import Change, Kind, Observed, diff
 from replay.ofcm.errors import InvalidModel
 from replay.ofcm.parquet_file import MAGIC
 from replay.ofcm.store import SUFFIXES, load, save
+from replay.records import EXPECTED, is_capture, read_flow_records
+from testbed.cli.flows import EXPECTED_SOURCE
 from testbed.errors import InvalidInput
 
 SCHEMA_VERSION = 1
 CHANGED = 1
 SHOWN_CLASSES = 40
+CAPTURE, RECORDS, FLOW_TABLE = "capture", "flow record", "flow table"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 STYLES = {"accepted": "green", "denied": "red", "reset": "yellow", "unanswered": "magenta", "": "dim"}
 KIND_STYLES = {Kind.OPENED: "bold red", Kind.CLOSED: "bold red", Kind.DISPOSITION: "yellow"}
@@ -68,7 +73,7 @@ def build_command(
     onto: Path | None,
     keep: float,
 ) -> int:
-    """Make a model of captures, of flow tables in Parquet, or of both, and write it."""
+    """Make a model of captures, of flow records, or of flow tables in Parquet, and write it."""
     grains = {"grain_ipv4": grain_ipv4, "grain_ipv6": grain_ipv6}
     given = {name: bits for name, bits in grains.items() if bits is not None}
     if onto is not None and (zones or given):
@@ -177,18 +182,28 @@ def _grouping(zones: Sequence[str], grains: dict[str, int]) -> Grouping:
 
 
 def _of_sources(sources: Sequence[Path], grouping: Grouping) -> Ofcm:
-    tables = [path for path in sources if _starts_with(path, MAGIC)]
-    captures = [path for path in sources if path not in tables]
-    models = [_of_table(path, grouping) for path in tables]
-    if captures:
-        try:
-            models.append(model_of(timed(read_traffic(captures)), grouping))
-        except InvalidCapture as problem:
-            raise InvalidInput(problem.path, problem.line or 1, 1, problem.found, problem.expected) from None
-    made = models[0]
-    for other in models[1:]:
-        made = merged(made, other)
-    return made
+    """One kind at a time: a flow that a capture and a record both tell would count twice."""
+    try:
+        kinds = [_kind(path) for path in sources]
+        if len(set(kinds)) > 1:
+            other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
+            raise InvalidInput(
+                sources[other], 1, 1, f"a {kinds[other]} beside a {kinds[0]}", "one kind; add other flows with --onto"
+            )
+        if kinds[0] == CAPTURE:
+            return model_of(timed(read_traffic(sources)), grouping)
+        if kinds[0] == RECORDS:
+            return _of_flows(read_flow_records(sources).flows, sources[0], grouping)
+    except InvalidCapture as problem:
+        expected = EXPECTED_SOURCE if problem.expected == EXPECTED else problem.expected
+        raise InvalidInput(problem.path, problem.line or 1, 1, problem.found, expected) from None
+    return reduce(merged, [_of_table(path, grouping) for path in sources])
+
+
+def _kind(path: Path) -> str:
+    if _starts_with(path, MAGIC):
+        return FLOW_TABLE
+    return CAPTURE if is_capture(path) else RECORDS
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
@@ -202,9 +217,13 @@ def _starts_with(path: Path, magic: bytes) -> bool:
 def _of_table(path: Path, grouping: Grouping) -> Ofcm:
     try:
         flows = pd.read_parquet(path)
-    except (OSError, ValueError) as problem:
+    except (pa.ArrowException, OSError, ValueError) as problem:
         said = " ".join(str(problem).split())[:120]
         raise InvalidInput(path, 1, 1, f"damaged Parquet ({said})", "a flow table") from None
+    return _of_flows(flows, path, grouping)
+
+
+def _of_flows(flows: pd.DataFrame, path: Path, grouping: Grouping) -> Ofcm:
     try:
         return model_of(flows, grouping)
     except ValueError as problem:

@@ -114,6 +114,14 @@ def test_bytes_changed_anywhere_are_a_model_or_refused(suffix, small, tmp_path, 
     assert model.flows > 0
 
 
+def test_a_column_name_that_is_no_text_is_refused(small, tmp_path):
+    path = tmp_path / "model.parquet"
+    save(small, path)
+    path.write_bytes(path.read_bytes().replace(b"forward_packets", b"forward_\xe1ackets"))
+    with pytest.raises(InvalidModel, match="damaged Parquet"):
+        load(path)
+
+
 def test_a_model_no_person_reads_is_not_written_as_yaml(tmp_path):
     flows = table(flow("10.0.0.1"))
     flows = pd.concat([flows] * (MOST_CELLS + 1), ignore_index=True)

@@ -63,6 +63,22 @@ def test_a_flow_table_and_a_second_capture_bring_a_model_up_to_date(ended, tmp_p
     assert ended("build", INTERNET, "--onto", half, "--zone", "a=10.0.0.0/8", "-o", twice)[0] == 2
 
 
+def test_flow_records_come_onto_the_model_of_a_capture(ended, tmp_path):
+    log = tmp_path / "vpc.log"
+    log.write_text(
+        "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action "
+        "log-status\n"
+        "2 1 eni-1 192.0.2.9 203.0.113.10 40000 3389 6 1 40 1700000000 1700000001 REJECT OK\n"
+    )
+    code, _, told = ended("build", INTERNET, log, "-o", tmp_path / "m.yaml")
+    assert (code, "a flow record beside a capture" in told) == (2, True)
+    assert ended("build", INTERNET, "-o", tmp_path / "m.yaml")[0] == 0
+    assert ended("build", log, "--onto", tmp_path / "m.yaml", "-o", tmp_path / "m.yaml")[0] == 0
+    code, out, _ = ended("show", tmp_path / "m.yaml", "--json")
+    refused = next(one for one in json.loads(out)["classes"] if one["port"] == 3389)
+    assert (code, refused["source"], refused["disposition"]) == (0, "192.0.2.9", "denied")
+
+
 def test_a_comparison_tells_what_opened_and_closed_and_fails_only_when_asked(ended, tmp_path, flows):
     before, after = tmp_path / "a.yaml", tmp_path / "b.parquet"
     save(model_of(flows), before)
