@@ -33,6 +33,7 @@ bind9-dnsutils:dig
 nginx:nginx
 curl:curl
 openssl:openssl
+zstd:zstd
 ca-certificates:update-ca-certificates
 shellcheck:shellcheck
 mininet:mnexec
