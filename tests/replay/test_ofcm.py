@@ -146,7 +146,7 @@ def test_any_split_and_order_of_the_flows_gives_the_same_model(flows, data):
     pd.testing.assert_frame_equal(classes(model), classes(whole))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(FLOWS, st.integers(1, 4))
 def test_every_flow_is_in_one_class_that_contains_it(flows, most):
     grouping = Grouping(most_sources=most, most_destinations=most, most_ports=2)
@@ -169,7 +169,7 @@ def test_every_flow_is_in_one_class_that_contains_it(flows, most):
         assert per.max() <= most
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.dictionaries(st.integers(0, 255), st.sampled_from(OUTCOMES), min_size=1, max_size=40))
 def test_the_cover_is_the_smallest_that_agrees(outcome_of):
     flows = table(*(flow(f"10.0.0.{host}", outcome=outcome) for host, outcome in outcome_of.items()))
