@@ -16,7 +16,8 @@ TOP = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (TOP / "requirements.lock").read_text(encoding="utf-8")
 PACKAGES = ("topologies", "replay", "analysis", "testbed")
-MAY_UNSHARE = {"testbed/sandbox.py", "testbed/bench/floor.py"}
+MAY_UNSHARE = {"testbed/sandbox.py", "testbed/bench/floor.py", "topologies/containerlab/programs.py"}
+"""The last one writes the word into a lab: there PostgreSQL starts behind it."""
 
 
 def locked() -> dict[str, str]:
