@@ -87,12 +87,11 @@ def run(
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
         stand_ins = _stand_ins(shadow)
         if stand_ins:
-            directory.write_json("run.json", {**directory.read_json("run.json"), "stand_ins": stand_ins})
+            directory.amend_json("run.json", {"stand_ins": stand_ins})
         if any(map(needs_engine, _impairments(case))):
             with clock.stretch("calibrate_s"):
                 experiment.say("calibrate", "the engine that impairs links, on a link of its own")
-                record = directory.read_json("run.json")
-                directory.write_json("run.json", {**record, "links": calibration(plan.seed)})
+                directory.amend_json("run.json", {"links": calibration(plan.seed)})
         seconds = case.schedule.duration_ns / 1e9
         gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds)
         rejected = refusals(shadow, case.change)

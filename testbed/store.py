@@ -63,6 +63,10 @@ class RunDirectory:
             raise TypeError(f"found a {type(document).__name__} in {self.path / name}, expected an object")
         return document
 
+    def amend_json(self, name: str, fields: Mapping[str, object]) -> Path:
+        """Put further fields into a JSON document of this run; FileNotFoundError when it was not written."""
+        return self.write_json(name, {**self.read_json(name), **fields})
+
     def append_event(self, created: str, event: str, fields: Mapping[str, object]) -> None:
         """Add one line to `events.jsonl`; `created` is an ISO 8601 time."""
         line = json.dumps({"created": created, "event": event, **fields}, ensure_ascii=False, default=str)

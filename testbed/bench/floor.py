@@ -14,7 +14,7 @@ from ipaddress import ip_network
 
 from testbed.bench.chain import AFTER, BEFORE, RATE_BPS, Cable
 from testbed.network.namespace import on_a_thread
-from testbed.network.qdisc import BUCKET, TokenBucket
+from testbed.network.qdisc import BUCKET, ROOT, TokenBucket
 from testbed.network.rtnl import LOOPBACK, Batch, End, opened
 from testbed.sandbox import CLONE_NEWNET, Sandbox, unshare
 from topologies.model import Impairment
@@ -44,7 +44,7 @@ def _measured(nodes: int) -> float:
         far.up(2)
         far.address(2, cable.far)
         for index, batch in ((3, near), (2, far)):
-            batch.token_bucket(index, BUCKET, bucket.rate_octets_per_second, bucket.burst_octets, bucket.limit_octets)
+            batch.queue("tbf", index, BUCKET, ROOT, bucket.options())
         near.send(a.line)
         far.route(default, cable.near.ip)
         far.send(b.line)

@@ -127,7 +127,7 @@ def _finish(directory: RunDirectory, clock: Clock, runs: Path, outcome: Outcome)
     timings = {name: round(value, 3) for name, value in clock.seconds.items()}
     verdict = read_verdict(directory.path)
     instrument = verdict.instrument.model_dump(mode="json")
-    directory.write_json("run.json", {**directory.read_json("run.json"), "timings": timings, "instrument": instrument})
+    directory.amend_json("run.json", {"timings": timings, "instrument": instrument})
     directory.write_json("verdict.json", {**verdict.document(), "timings": {**verdict.timings.model_dump(), **timings}})
     with Catalogue(runs) as catalogue:
         catalogue.conclude(directory.run_id, outcome.verdict.name)

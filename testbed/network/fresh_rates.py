@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from testbed.errors import Unsupported
 from testbed.network.link import Port
 from testbed.network.namespace import Namespace
-from testbed.network.qdisc import BUCKET, TokenBucket
+from testbed.network.qdisc import BUCKET, ROOT, TokenBucket, refuse_impossible_rate
 from testbed.network.rtnl import GET_QDISC, TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, Batch, attributes, dump
 from topologies.model import Impairment
 
@@ -30,6 +30,7 @@ def limit_rates(wanted: Sequence[tuple[Port, Impairment]]) -> None:
     """Give each of these new interfaces a tbf; raises Unsupported when the kernel refuses one or takes another."""
     by_namespace: dict[int, tuple[Namespace, dict[int, TokenBucket]]] = {}
     for port, impairment in wanted:
+        refuse_impossible_rate(port, impairment)
         _namespace, buckets = by_namespace.setdefault(port.namespace.net_fd, (port.namespace, {}))
         buckets[port.index] = TokenBucket.of(impairment)
     for namespace, buckets in by_namespace.values():
@@ -39,7 +40,7 @@ def limit_rates(wanted: Sequence[tuple[Port, Impairment]]) -> None:
 def _limit(namespace: Namespace, buckets: Mapping[int, TokenBucket]) -> None:
     batch = Batch()
     for index, bucket in buckets.items():
-        batch.token_bucket(index, BUCKET, bucket.rate_octets_per_second, bucket.burst_octets, bucket.limit_octets)
+        batch.queue("tbf", index, BUCKET, ROOT, bucket.options())
     try:
         batch.send(namespace.line)
     except OSError as refusal:

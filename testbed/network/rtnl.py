@@ -57,8 +57,6 @@ LAST_RESORT = 4_278_198_272
 """The metric with which every other route of a VRF wins (the kernel's documentation of VRFs)."""
 
 _MAIN_TABLE, _LOCAL_TABLE, _HOST_SCOPE = 254, 255, 254
-_ROOT = 0xFFFFFFFF
-_ETHERNET = 1
 
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _EXTENDED = 0x200
@@ -162,18 +160,6 @@ class Batch:
         body = _ROUTE.pack(family, prefix.prefixlen, 0, 0, _LOCAL_TABLE, _STATIC, scope, _LOCAL, 0)
         body += _attribute(RTA_DST, prefix.network_address.packed) + _number(RTA_OIF, index)
         self._add(f"prefix {prefix}", NEW_ROUTE, CREATE | EXCLUSIVE, body)
-
-    def token_bucket(
-        self, index: int, handle: int, octets_per_second: int, burst_octets: int, limit_octets: int
-    ) -> None:
-        """A tbf at the root of an interface that has no queueing discipline of its own yet."""
-        rate = struct.pack("=BBHhHI", 0, _ETHERNET, 0, 0, 0, min(octets_per_second, 2**32 - 1))
-        parameters = rate + bytes(12) + struct.pack("=III", limit_octets, 0, 0)
-        options = _attribute(TCA_TBF_PARMS, parameters) + _number(TCA_TBF_BURST, burst_octets)
-        body = (
-            _QDISC.pack(0, index, handle, _ROOT, 0) + _attribute(TCA_KIND, b"tbf\0") + _attribute(TCA_OPTIONS, options)
-        )
-        self._add(f"token bucket on {index}", NEW_QDISC, CREATE | REPLACE, body)
 
     def queue(self, kind: str, index: int, handle: int, parent: int, options: bytes) -> None:
         """A queueing discipline of any kind, changed in place where this handle has that kind already."""
