@@ -81,12 +81,16 @@ class FlowScript:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All scripts of a window in order of their start, and what cannot be played and why."""
+    """All scripts of a window in order of their start, and what cannot be played and why.
+
+    `probes` are no part of a window: they are played when they are named (`Player.play(only=…)`).
+    """
 
     scripts: tuple[FlowScript, ...]
     speed: float
     duration_ns: int
     unplayable: tuple[tuple[str, str], ...] = field(default=())
+    probes: tuple[FlowScript, ...] = ()
 
     @property
     def messages(self) -> int:

@@ -91,10 +91,13 @@ class Player(ChildOwner):
         """Fork the process; returns when every listener is open."""
         self._realtime = bool(self._child.start())
 
-    def play(self, window: int, only: Iterable[str] | None = None) -> "Play":
-        """Begin a window now (all flows, or only those of these ids); returns at once."""
+    def play(self, window: int, only: Iterable[str] | None = None, patience: Patience | None = None) -> "Play":
+        """Begin a window now, of all flows or `only` those (flows or probes) of these ids; returns at once.
+
+        Chosen ones make a window that ends with them, not with the schedule; `patience` is this window's own.
+        """
         chosen = None if only is None else frozenset(only)
-        self._child.send(("play", window, chosen))
+        self._child.send(("play", window, chosen, patience))
         return Play(self._child, window, self._schedule, self._realtime)
 
     def _check_descriptors(self, listeners: Sequence[Listener]) -> None:
@@ -147,7 +150,7 @@ def _frame(rows: list[tuple[object, ...]], columns: tuple[str, ...]) -> pd.DataF
     return pd.DataFrame.from_records(rows, columns=list(columns))
 
 
-_Command = tuple[str, int, frozenset[str] | None]
+_Command = tuple[str, int, frozenset[str] | None, Patience | None]
 
 
 class _Director:
@@ -184,10 +187,10 @@ class _Director:
             self.reactor.turn()
 
     def _on_command(self, _events: int) -> None:
-        command, window, only = cast("_Command", self._channel.receive(0))
+        command, window, only, patience = cast("_Command", self._channel.receive(0))
         if command != "play" or self._playing is not None:
             raise ChildFailed(f"cannot {command} window {window} now")
-        self._playing = _Playing(self, window, only)
+        self._playing = _Playing(self, window, only, patience or self.patience)
 
     def over(self, result: dict[str, Any]) -> None:
         """The window in progress is over."""
@@ -199,18 +202,19 @@ class _Director:
 class _Playing:
     """One window: starts every script at its moment, ends when all have ended."""
 
-    def __init__(self, director: _Director, window: int, only: frozenset[str] | None) -> None:
+    def __init__(self, director: _Director, window: int, only: frozenset[str] | None, patience: Patience) -> None:
         self._director = director
         self._window = window
         self.reactor = director.reactor
         self.namespaces = director.namespaces
-        self.patience = director.patience
+        self.patience = patience
         self.notes = Notes()
         self._open: dict[str, TcpConversation | UdpExchange] = {}
         self._idle: set[str] = set()
         self._over = False
         schedule = director.schedule
-        scripts = [s for s in schedule.scripts if only is None or s.flow_id in only]
+        everything = (*schedule.scripts, *schedule.probes)
+        scripts = list(schedule.scripts) if only is None else [s for s in everything if s.flow_id in only]
         self.reactor.lateness = []
         director.servers.begin(self.notes)
         self._anchor_ns = time.monotonic_ns() + _LEAD_NS
@@ -219,7 +223,8 @@ class _Playing:
         self._left = len(scripts)
         self.notes.offered += len(scripts)
         self._next = 0
-        self._end_ns = self._anchor_ns + schedule.duration_ns
+        chosen_ns = max((s.start_ns + s.busy_ns for s in scripts), default=0)
+        self._end_ns = self._anchor_ns + (schedule.duration_ns if only is None else chosen_ns)
         self._begin_next()
         self.reactor.at(self._end_ns, self._maybe_over)
         self.reactor.at(self._end_ns + director.overrun_ns, self._cut_all)
