@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -48,6 +49,38 @@ def links_command(seed: int, as_json: bool) -> int:
     from testbed.bench.links import bench_links  # noqa: PLC0415  as above
 
     return _told(bench_links(seed), as_json)
+
+
+@bench.command(
+    "fidelity",
+    epilog="\b\nExample:\n  testbed bench fidelity topologies/shop/traffic/internet.pcap\n\n"
+    "Exit codes: 0 every flow of grade payload is equal, 1 one is not, 3 the window was not valid.",
+)
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "--speed", default=1.0, show_default=True, type=click.FloatRange(0.01, 1000), help="How many times faster."
+)
+@click.option(
+    "--longest-silence",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.01),
+    metavar="SECONDS",
+    help="Shorten what the whole capture is silent for longer than that.",
+)
+@AS_JSON
+def fidelity_command(capture: Path, speed: float, longest_silence: float, as_json: bool) -> int:
+    """Replay CAPTURE on a network that does nothing to it, capture it again there, and compare flow by flow."""
+    from testbed.bench.fidelity import bench_fidelity  # noqa: PLC0415  as above
+    from testbed.bench.fidelity_report import print_fidelity  # noqa: PLC0415  as above
+
+    report = bench_fidelity(capture, speed, longest_silence)
+    if as_json:
+        click.echo(json.dumps(report.document(), indent=2))
+    else:
+        print_fidelity(report, Console(highlight=False, soft_wrap=True))
+        _told(report.result, as_json=False)
+    return report.exit_code
 
 
 def _told(result: BenchResult, as_json: bool) -> int:
