@@ -1,0 +1,195 @@
+"""Every record of a capture, a tap or a program of ours as header columns, whatever protocol it carries.
+
+Knows no flow. The ordinary decoder leaves out what is not TCP, UDP or ICMP; here that is what matters most, so packets
+with impossible lengths are kept too, marked malformed, as long as their addresses can be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from replay.columns import ICMP, ICMPV6, TCP, UDP, Bool, Int64, UInt8
+from replay.container import Records, read_records
+from replay.errors import InvalidCapture
+from replay.ip_header import big_endian, ip_headers
+from replay.link_header import network_headers
+from replay.reasons import Reasons
+
+SCTP, DCCP, UDPLITE = 132, 33, 136
+WITH_PORTS = (TCP, UDP, SCTP, DCCP, UDPLITE)
+NO_IP = -1
+"""The protocol of a frame that carries no IP packet."""
+
+_ETHERNET = 1
+_ADDRESS_OCTETS = 12
+_IPV4_OCTETS, _IPV6_OCTETS = 20, 40
+_LEAST_OCTETS = {TCP: 20, UDP: 8, SCTP: 12, DCCP: 12, UDPLITE: 8, ICMP: 8, ICMPV6: 4}
+_ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Columns of equal length over `data`; all positions are indices into it.
+
+    `at` is the IP header (for a frame without one, its ethertype), `end` where the captured octets end, `octets` the
+    length by the IP header. Addresses are 16 octets, IPv4 as ::ffff:a.b.c.d. Ports are 0 where a protocol has none;
+    ICMP echo has its identifier in both.
+    """
+
+    data: UInt8
+    time_ns: Int64
+    link_at: Int64
+    at: Int64
+    end: Int64
+    octets: Int64
+    version: Int64
+    protocol: Int64
+    source: UInt8
+    destination: UInt8
+    hop_limit: Int64
+    transport_at: Int64
+    transport_octets: Int64
+    identification: Int64
+    fragment_octets: Int64
+    more: Bool
+    source_port: Int64
+    destination_port: Int64
+    malformed: Bool
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    def taken(self, rows: Int64) -> Frames:
+        """The chosen rows in the chosen order, over the same data."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
+        return Frames(self.data, **{name: column[rows] for name, column in columns.items()})
+
+    def packet(self, row: int) -> bytes:
+        """A row's captured octets from its IP header (or ethertype) on."""
+        return self.data[self.at[row] : self.end[row]].tobytes()
+
+
+def read_frames(paths: Sequence[Path]) -> tuple[Frames, Counter[str]]:
+    """Read captures into one table sorted by time, with the number of records left out by reason.
+
+    Raises InvalidCapture when a file is not a capture.
+    """
+    skipped: Counter[str] = Counter()
+    tables = []
+    for path in paths:
+        records, left_out = read_records(Path(path))
+        skipped.update(left_out)
+        table, unreadable = frames(records)
+        skipped.update(unreadable)
+        tables.append(table)
+    if not tables:
+        raise InvalidCapture(Path(), "no file", "at least one capture")
+    joined = _joined(tables)
+    return joined.taken(np.argsort(joined.time_ns, kind="stable")), skipped
+
+
+def frames(records: Records) -> tuple[Frames, Counter[str]]:
+    """The header columns of records in their order, and how many have no readable address, by reason."""
+    count = len(records)
+    data = records.data if len(records.data) else np.zeros(1, np.uint8)
+    end, wire_end = records.offset + records.captured, records.offset + records.wire
+    reasons = Reasons(count)
+    at, version = network_headers(data, records, reasons)
+    no_ip = _without_ip(data, records, end)
+    promised = np.where(reasons.good(), version, 0)
+    headers = ip_headers(data, at, end, wire_end, version, reasons)
+    fixed = np.where(promised == 4, _IPV4_OCTETS, _IPV6_OCTETS)
+    readable = np.isin(promised, (4, 6)) & (at + fixed <= end)
+    malformed = readable & ~reasons.good()
+    protocol = np.where(readable, headers.protocol.astype(np.int64), NO_IP)
+    transport_at = np.clip(headers.transport_at, at, np.maximum(end, at))
+    transport_octets = np.maximum(headers.transport_octets, 0)
+    at = np.where(no_ip, records.offset + _ADDRESS_OCTETS, at)
+    octets = np.where(no_ip, wire_end - at, np.where(malformed, end - at, headers.octets))
+    transport_at = np.where(no_ip, at, transport_at)
+    transport_octets = np.where(no_ip, wire_end - at, transport_octets)
+    whole = readable & (headers.fragment_octets == 0) & ~malformed
+    source_port, destination_port = _ports(data, protocol, transport_at, end, whole)
+    malformed |= _bad_transport(data, protocol, transport_at, transport_octets, end, whole & ~headers.more)
+    table = Frames(
+        data=data,
+        time_ns=records.time_ns,
+        link_at=records.offset,
+        at=at,
+        end=end,
+        octets=octets,
+        version=np.where(readable, promised, 0).astype(np.int64),
+        protocol=protocol,
+        source=headers.source,
+        destination=headers.destination,
+        hop_limit=headers.hop_limit.astype(np.int64),
+        transport_at=transport_at,
+        transport_octets=transport_octets,
+        identification=headers.identification.astype(np.int64),
+        fragment_octets=headers.fragment_octets.astype(np.int64),
+        more=headers.more,
+        source_port=source_port,
+        destination_port=destination_port,
+        malformed=malformed,
+    )
+    usable = readable | no_ip
+    unreadable: Counter[str] = Counter({"no_readable_address": int((~usable).sum())} if (~usable).any() else {})
+    return table.taken(np.flatnonzero(usable)), unreadable
+
+
+def _without_ip(data: UInt8, records: Records, end: Int64) -> Bool:
+    """Ethernet frames whose type, behind any VLAN tag, is not IP: ARP, LLDP, spanning tree and the like."""
+    at = records.offset + _ADDRESS_OCTETS
+    ethernet: Bool = (records.link_type == _ETHERNET) & (at + 2 <= end)
+    kind = big_endian(data, at, 2)
+    for tag in range(1, 3):
+        tagged = np.isin(kind, (0x8100, 0x88A8)) & (at + 4 * tag + 2 <= end)
+        kind = np.where(tagged, big_endian(data, at + 4 * tag, 2), kind)
+    without: Bool = ethernet & ~np.isin(kind, (0x0800, 0x86DD))
+    return without
+
+
+def _ports(data: UInt8, protocol: Int64, at: Int64, end: Int64, whole: Bool) -> tuple[Int64, Int64]:
+    with_ports = whole & np.isin(protocol, WITH_PORTS) & (at + 4 <= end)
+    source = np.where(with_ports, big_endian(data, at, 2), 0)
+    destination = np.where(with_ports, big_endian(data, at + 2, 2), 0)
+    for number, kinds in _ECHO.items():
+        echo = whole & (protocol == number) & (at + 6 <= end) & np.isin(big_endian(data, at, 1), kinds)
+        identifier = big_endian(data, at + 4, 2)
+        source, destination = np.where(echo, identifier, source), np.where(echo, identifier, destination)
+    return source, destination
+
+
+def _bad_transport(data: UInt8, protocol: Int64, at: Int64, octets: Int64, end: Int64, whole: Bool) -> Bool:
+    """Headers that no stack would have sent: too short for their protocol, or TCP flags that exclude each other."""
+    bad = np.zeros(len(protocol), np.bool_)
+    for number, least in _LEAST_OCTETS.items():
+        bad |= whole & (protocol == number) & (octets < least)
+    tcp = whole & (protocol == TCP) & (at + 14 <= end)
+    header = (big_endian(data, at + 12, 1) >> 4) * 4
+    flags = big_endian(data, at + 13, 1)
+    bad |= tcp & ((header < _LEAST_OCTETS[TCP]) | (header > octets))
+    bad |= tcp & (((flags & 0x03) == 0x03) | ((flags & 0x06) == 0x06) | ((flags & 0x3F) == 0))
+    udp = whole & (protocol == UDP) & (at + 6 <= end)
+    said = big_endian(data, at + 4, 2)
+    bad |= udp & (said > 0) & ((said < _LEAST_OCTETS[UDP]) | (said > octets))
+    return bad
+
+
+def _joined(tables: Sequence[Frames]) -> Frames:
+    if len(tables) == 1:
+        return tables[0]
+    begins = np.cumsum([0] + [len(table.data) for table in tables[:-1]])
+    positions = {"link_at", "at", "end", "transport_at"}
+    columns = {}
+    for name in (f.name for f in fields(Frames)):
+        parts = [getattr(table, name) for table in tables]
+        if name in positions:
+            parts = [part + begin for part, begin in zip(parts, begins, strict=True)]
+        columns[name] = np.concatenate(parts)
+    return Frames(**columns)
