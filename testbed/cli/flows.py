@@ -18,39 +18,59 @@ from rich.table import Table
 from rich.text import Text
 
 from replay.errors import InvalidCapture
-from replay.flow_priority import classified
-from replay.meter import read_traffic
-from replay.records import EXPECTED, KINDS, is_capture, kind_of, read_flow_records
+from replay.flow_priority import PRIORITIES, classified
+from replay.meter import Metered, read_traffic
+from replay.ofcm import Grouping, timed
+from replay.point_kpis import point_kpis
+from replay.records import KINDS, is_capture, kind_of, read_flow_records
 from replay.records.protocols import PROTOCOL_NAMES
 from replay.records.vpc import columns_of
+from testbed.cli.flow_kpis import kpi_document, show_kpis
+from testbed.cli.model_build import (
+    EXPECTED_SOURCE,
+    brought_up_to_date,
+    check_suffix,
+    loaded,
+    of_flows,
+    refused,
+    written,
+)
 from testbed.errors import InvalidInput
 from testbed.policy import read_policy
 from testbed.prepare import flow_rule
 
 OUTCOMES = {"accepted": "green", "denied": "red", "reset": "magenta", "unanswered": "yellow"}
 GROUPS = {"class": "flow_class", "protocol": "protocol", "outcome": "outcome"}
-EXPECTED_SOURCE = f"a pcap or pcapng capture, or {EXPECTED}"
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the sources hold: the flow table, how many packets it was made from, what was left out, what it was."""
+    """What the sources hold: the flow table, how many packets it was made from, what was left out, what it was.
+
+    `metered` has all tables of the meter, where they were asked for and the sources are captures.
+    """
 
     flows: pd.DataFrame
     packets: int
     skipped: Counter[str]
     kinds: tuple[str, ...]
+    metered: Metered | None = None
 
 
 @click.command(
     epilog="\b\nExample:\n  testbed flows topologies/shop/traffic/internet.pcap\n"
-    "  testbed flows vpc-logs/ --by outcome -o flows.parquet\n  testbed flows conn.log --json | jq .by_protocol"
+    "  testbed flows vpc-logs/ --by outcome -o flows.parquet\n  testbed flows conn.log --json | jq .by_protocol\n"
+    "  testbed flows today.pcap --kpis --by class --policy policy.yaml -o kpis.parquet\n"
+    "  testbed flows today.pcap --model week.parquet --onto week.parquet"
 )
 @click.argument("source", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs: counts by protocol, outcome, class and grade.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the table as Parquet.")
+@click.option("--kpis", is_flag=True, help="Tell production's own KPIs of a capture: p50, p95 and p99 a group.")
+@click.option("--model", type=click.Path(path_type=Path, dir_okay=False), help="Write the model too (.yaml, .parquet).")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the flow table as Parquet."
+    "--onto", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Bring this model up to date."
 )
 @click.option("--by", default="protocol", show_default=True, type=click.Choice(list(GROUPS)), help="What a row is.")
 @click.option(
@@ -58,10 +78,13 @@ class Seen:
 )
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Take the files for this, whatever they look like.")
 @click.option("--layout", metavar="FORMAT", help="The format string of VPC Flow Logs that have no header line.")
-def flows(
+def flows(  # noqa: PLR0913, PLR0917  an argument an option
     source: tuple[Path, ...],
     as_json: bool,
     output: Path | None,
+    kpis: bool,
+    model: Path | None,
+    onto: Path | None,
     by: str,
     policy: Path | None,
     kind: str | None,
@@ -78,26 +101,59 @@ def flows(
             columns_of(layout)
         except ValueError as problem:
             raise click.BadParameter(str(problem), param_hint="--layout") from None
+    if onto is not None and model is None:
+        raise click.UsageError("--onto is for --model FILE: where the model that is brought up to date is written")
+    if model is not None:
+        check_suffix(model)
+    before = None if onto is None else loaded(onto)
     rules = [flow_rule(rule) for rule in read_policy(policy).classes]
     progress = Console(stderr=True, highlight=False, quiet=as_json or not sys.stderr.isatty())
     with progress.status("read"):
         files, left_out = _files(source, only_known=kind is None and layout is None)
-        seen = read_sources(files, kind, layout)
+        seen = read_sources(files, kind, layout, whole=kpis or model is not None)
     if left_out:
         seen.skipped["other_file"] += left_out
     table = classified(seen.flows, rules)
-    if output is not None:
-        _write(table, output)
-    if as_json:
-        click.echo(json.dumps(document(table, seen), indent=2))
+    told = None if as_json else Console(highlight=False)
+    if kpis:
+        _kpis(table, seen, by, files[0], output, told)
     else:
-        show(table, seen, by, Console(highlight=False))
+        _flows(table, seen, by, output, told)
+    if model is not None:
+        grouping = Grouping() if before is None else before.grouping
+        made = of_flows(seen.flows if seen.metered is None else timed(seen.metered), files[0], grouping)
+        click.echo(written(brought_up_to_date(before, made), model), err=as_json)
     return 0
 
 
-def read_sources(files: Sequence[Path], kind: str | None = None, layout: str | None = None) -> Seen:
+def _flows(table: pd.DataFrame, seen: Seen, by: str, output: Path | None, told: Console | None) -> None:
+    if output is not None:
+        _write(table, output)
+    if told is None:
+        click.echo(json.dumps(document(table, seen), indent=2))
+    else:
+        show(table, seen, by, told)
+
+
+def _kpis(table: pd.DataFrame, seen: Seen, by: str, source: Path, output: Path | None, told: Console | None) -> None:
+    if seen.metered is None:
+        raise InvalidInput(source, 1, 1, "flow records, which tell no message", "a capture")
+    measured = point_kpis(seen.metered)
+    if output is not None:
+        _write(measured, output)
+    groups = table[["priority"]].assign(**{by: _keys(table, by)})
+    if told is None:
+        click.echo(json.dumps(kpi_document(measured, groups, by), indent=2))
+    else:
+        show_kpis(measured, groups, by, told)
+
+
+def read_sources(
+    files: Sequence[Path], kind: str | None = None, layout: str | None = None, *, whole: bool = False
+) -> Seen:
     """Read captures or flow records; raises InvalidInput with the file, and with its line where there is one.
 
+    `whole` keeps the meter's other tables too.
     Both together are refused: a flow that both tell would count twice.
     """
     try:
@@ -109,11 +165,10 @@ def read_sources(files: Sequence[Path], kind: str | None = None, layout: str | N
             )
         if captures:
             traffic = read_traffic(captures)
-            return Seen(traffic.flows, traffic.packets, traffic.skipped, ("capture",))
+            return Seen(traffic.flows, traffic.packets, traffic.skipped, ("capture",), traffic if whole else None)
         records = read_flow_records(files, layout=layout, kind=kind)
     except InvalidCapture as problem:
-        expected = EXPECTED_SOURCE if problem.expected == EXPECTED else problem.expected
-        raise InvalidInput(problem.path, problem.line or 1, 1, problem.found, expected) from None
+        raise refused(problem) from None
     return Seen(records.flows, int(_packets(records.flows).sum()), records.skipped, records.kinds)
 
 
@@ -157,13 +212,17 @@ def _totals(table: pd.DataFrame, seen: Seen) -> str:
 
 
 def _grouped(table: pd.DataFrame, by: str) -> Table:
-    key = table[GROUPS[by]].map(_protocol) if by == "protocol" else table[GROUPS[by]]
+    key = _keys(table, by)
     outcomes = {} if by == "outcome" else OUTCOMES
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column(by, overflow="fold")
     for heading in ("flows", *outcomes, "packets", "octets"):
         shown.add_column(heading, justify="right", no_wrap=True)
-    groups = sorted(table.groupby(key.to_numpy()), key=lambda group: (-len(group[1]), str(group[0])))
+    first = table["priority"].map(PRIORITIES.index)
+    groups = sorted(
+        table.groupby(key.to_numpy()),
+        key=lambda group: (first[group[1].index].min() if by == "class" else 0, -len(group[1]), str(group[0])),
+    )
     for name, rows in groups:
         cells = [Text(str(name), OUTCOMES.get(str(name), "")), Text(f"{len(rows):,}")]
         for outcome, style in outcomes.items():
@@ -172,6 +231,10 @@ def _grouped(table: pd.DataFrame, by: str) -> Table:
         cells += [Text(_short(int(_packets(rows).sum()))), Text(_short(int(_octets(rows).sum())))]
         shown.add_row(*cells)
     return shown
+
+
+def _keys(table: pd.DataFrame, by: str) -> pd.Series[str]:
+    return table[GROUPS[by]].map(_protocol) if by == "protocol" else table[GROUPS[by]]
 
 
 def _files(sources: Sequence[Path], only_known: bool) -> tuple[list[Path], int]:

@@ -6,35 +6,26 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import reduce
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import click
 import pandas as pd
-import pyarrow as pa
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from replay.errors import InvalidCapture
-from replay.meter import read_traffic
-from replay.ofcm import POOLED_PORT, Grouping, Ofcm, Zone, classes, decayed, merged, model_of, timed
+from replay.ofcm import POOLED_PORT, Grouping, Zone, classes
 from replay.ofcm.addresses import BITS
 from replay.ofcm.diff import Change, Kind, Observed, diff
-from replay.ofcm.errors import InvalidModel
-from replay.ofcm.parquet_file import MAGIC
-from replay.ofcm.store import SUFFIXES, load, save
-from replay.records import EXPECTED, is_capture, read_flow_records
-from testbed.cli.flows import EXPECTED_SOURCE
+from testbed.cli.model_build import brought_up_to_date, check_suffix, loaded, of_sources, written
 from testbed.errors import InvalidInput
 
 SCHEMA_VERSION = 1
 CHANGED = 1
 SHOWN_CLASSES = 40
-CAPTURE, RECORDS, FLOW_TABLE = "capture", "flow record", "flow table"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 STYLES = {"accepted": "green", "denied": "red", "reset": "yellow", "unanswered": "magenta", "": "dim"}
 KIND_STYLES = {Kind.OPENED: "bold red", Kind.CLOSED: "bold red", Kind.DISPOSITION: "yellow"}
@@ -78,20 +69,13 @@ def build_command(
     given = {name: bits for name, bits in grains.items() if bits is not None}
     if onto is not None and (zones or given):
         raise click.UsageError("--onto keeps the model's zones and grain: leave --zone and --grain-* out")
-    if output.suffix not in SUFFIXES:
-        raise InvalidInput(output, 1, 1, f"the suffix {output.suffix!r}", f"one of: {', '.join(SUFFIXES)}")
+    check_suffix(output)
     if not 0 < keep <= 1:
         raise click.UsageError(f"--keep is {keep}, expected a number above 0 and at most 1")
     grouping = _grouping(zones, given)
-    before = None if onto is None else decayed(_loaded(onto), keep)
-    made = _of_sources(sources, grouping if before is None else before.grouping)
-    if before is not None:
-        made = merged(before, made)
-    try:
-        save(made, output)
-    except (OSError, ValueError) as problem:
-        raise InvalidInput(output, 1, 1, str(problem), "a place and a form for the model") from None
-    click.echo(f"{output}: {made.flows:,.10g} flows, {len(made.cells):,} cells, {len(classes(made)):,} classes")
+    before = None if onto is None else loaded(onto)
+    made = of_sources(sources, grouping if before is None else before.grouping)
+    click.echo(written(brought_up_to_date(before, made, keep), output))
     return 0
 
 
@@ -101,19 +85,15 @@ def build_command(
 @click.option("--all", "every", is_flag=True, help=f"For people: more than the {SHOWN_CLASSES} largest classes.")
 def show_command(file: Path, as_json: bool, every: bool) -> int:
     """Show a model's classes, most flows first: what was accepted, denied, reset, left unanswered, and how surely."""
-    loaded = _loaded(file)
-    table = classes(loaded)
+    made = loaded(file)
+    table = classes(made)
     if as_json:
-        click.echo(
-            json.dumps({"schema": SCHEMA_VERSION, "flows": loaded.flows, "classes": documented(table)}, indent=2)
-        )
+        click.echo(json.dumps({"schema": SCHEMA_VERSION, "flows": made.flows, "classes": documented(table)}, indent=2))
         return 0
     console = Console(highlight=False)
     console.print(_classes_table(table if every else table.head(SHOWN_CLASSES)))
     left_out = 0 if every else max(len(table) - SHOWN_CLASSES, 0)
-    console.print(
-        f"{loaded.flows:,.10g} flows, {len(table):,} classes" + (f", {left_out:,} not shown" * bool(left_out))
-    )
+    console.print(f"{made.flows:,.10g} flows, {len(table):,} classes" + (f", {left_out:,} not shown" * bool(left_out)))
     return 0
 
 
@@ -128,7 +108,7 @@ def show_command(file: Path, as_json: bool, every: bool) -> int:
 def diff_command(a: Path, b: Path, as_json: bool, fail_on_change: bool, least_ratio: float) -> int:
     """Tell what changed from model A to model B: access opened and closed, classes come and gone, volume."""
     try:
-        changes = diff(_loaded(a), _loaded(b), least_ratio=least_ratio)
+        changes = diff(loaded(a), loaded(b), least_ratio=least_ratio)
     except ValueError as problem:
         raise InvalidInput(b, 1, 1, str(problem), f"a model of the grain of {a}") from None
     if as_json:
@@ -152,13 +132,6 @@ def documented(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _loaded(path: Path) -> Ofcm:
-    try:
-        return load(path)
-    except InvalidModel as problem:
-        raise InvalidInput(problem.path, problem.line, problem.column, problem.found, problem.expected) from None
-
-
 def _grouping(zones: Sequence[str], grains: dict[str, int]) -> Grouping:
     named = []
     for zone in zones:
@@ -179,56 +152,6 @@ def _grouping(zones: Sequence[str], grains: dict[str, int]) -> Grouping:
         )
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
-
-
-def _of_sources(sources: Sequence[Path], grouping: Grouping) -> Ofcm:
-    """One kind at a time: a flow that a capture and a record both tell would count twice."""
-    try:
-        kinds = [_kind(path) for path in sources]
-        if len(set(kinds)) > 1:
-            other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
-            raise InvalidInput(
-                sources[other], 1, 1, f"a {kinds[other]} beside a {kinds[0]}", "one kind; add other flows with --onto"
-            )
-        if kinds[0] == CAPTURE:
-            return model_of(timed(read_traffic(sources)), grouping)
-        if kinds[0] == RECORDS:
-            return _of_flows(read_flow_records(sources).flows, sources[0], grouping)
-    except InvalidCapture as problem:
-        expected = EXPECTED_SOURCE if problem.expected == EXPECTED else problem.expected
-        raise InvalidInput(problem.path, problem.line or 1, 1, problem.found, expected) from None
-    return reduce(merged, [_of_table(path, grouping) for path in sources])
-
-
-def _kind(path: Path) -> str:
-    if _starts_with(path, MAGIC):
-        return FLOW_TABLE
-    return CAPTURE if is_capture(path) else RECORDS
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError as problem:
-        raise InvalidInput(path, 1, 1, problem.strerror or "an unreadable file", "a readable file") from None
-
-
-def _of_table(path: Path, grouping: Grouping) -> Ofcm:
-    try:
-        flows = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as problem:
-        said = " ".join(str(problem).split())[:120]
-        raise InvalidInput(path, 1, 1, f"damaged Parquet ({said})", "a flow table") from None
-    return _of_flows(flows, path, grouping)
-
-
-def _of_flows(flows: pd.DataFrame, path: Path, grouping: Grouping) -> Ofcm:
-    try:
-        return model_of(flows, grouping)
-    except ValueError as problem:
-        found, _, expected = str(problem).partition(", expected ")
-        raise InvalidInput(path, 1, 1, found, expected or "a flow table") from None
 
 
 def _classes_table(table: pd.DataFrame) -> Table:
