@@ -61,7 +61,7 @@ def of_flows(frames: Frames, flows: pd.DataFrame) -> Assigned:
     for row, ((protocol, source, port, target, target_port), (start, end)) in enumerate(
         zip(columns, spans, strict=True)
     ):
-        key = (int(protocol), (_packed(source), int(port)), (_packed(target), int(target_port)))
+        key = (int(protocol), (packed_address(source), int(port)), (packed_address(target), int(target_port)))
         known.setdefault(key, []).append((int(start), int(end), row))
     flow, direction = np.full(len(frames), NO_FLOW, np.int64), np.zeros(len(frames), np.int64)
     for number, (protocol, one, other) in _ends(frames, ~frames.malformed & (frames.protocol != NO_IP)):
@@ -178,7 +178,8 @@ def _text(end: Endpoint, protocol: int) -> str:
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
-def _packed(text: str) -> bytes:
+def packed_address(text: str) -> bytes:
+    """The 16 octets of an address as people write it, IPv4 as ::ffff:a.b.c.d."""
     if ":" in text:
         return socket.inet_pton(socket.AF_INET6, text)
     return _MAPPED + socket.inet_pton(socket.AF_INET, text)
