@@ -19,6 +19,9 @@ import pandas as pd
 from replay.columns import RST, TCP
 from replay.schedule import FORWARD, FlowScript, Payloads
 
+PATH_NS = 1_000_000
+"""What the network and the wake-up for an arrival may add to a gap, beyond the player's own lateness."""
+
 _SHADOW_HEADER = b"X-Shadow-Flow: "
 
 
@@ -63,12 +66,16 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What the player was to do: the scripts, how fast, when it began and when its window was to be over (ns)."""
+    """What the player was to do: the scripts, how fast, when it began and when its window was to be over (ns).
+
+    `lateness_ns` is by flow what the player itself says of its worst event: the error that it states for the gaps.
+    """
 
     scripts: Mapping[str, FlowScript]
     speed: float
     began_ns: int
     over_ns: int
+    lateness_ns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,9 @@ class Fidelity:
     """The report.
 
     `flows`: flow_id, grade, outcome, equal, messages, octets, start_error_ns (of each flow that was to be replayed).
-    `gaps`: flow_id, sequence, direction, captured_ns (think time, divided by the speed), replayed_ns, error_ns, of
-    the flows whose messages are equal. `explained` counts what the player changes on purpose and was undone here,
-    `remarks` what the network did that no message shows.
+    `gaps`: flow_id, sequence, direction, captured_ns (think time, divided by the speed), replayed_ns, error_ns,
+    stated_ns (what the player owned to, and PATH_NS), of the flows that are equal. `explained` counts what the player
+    changes on purpose and was undone here, `remarks` what the network did that no message shows.
     """
 
     flows: pd.DataFrame
@@ -91,6 +98,13 @@ class Fidelity:
         """How many flows of a grade are equal, and how many there are."""
         rows = self.flows[self.flows["grade"] == grade]
         return int(rows["equal"].sum()), len(rows)
+
+    @property
+    def gaps_as_stated(self) -> float:
+        """The share of gaps that stray no further than was stated; 1 where there is none."""
+        if not len(self.gaps):
+            return 1.0
+        return float((self.gaps["error_ns"].abs() <= self.gaps["stated_ns"]).mean())
 
     @property
     def faithful(self) -> bool:
@@ -145,8 +159,8 @@ def together(parts: Sequence[Fidelity]) -> Fidelity:
 
 
 _FLOW_COLUMNS = ("flow_id", "grade", "outcome", "equal", "messages", "octets", "start_error_ns")
-_GAP_COLUMNS = ("flow_id", "sequence", "direction", "captured_ns", "replayed_ns", "error_ns")
-_Gap = tuple[str, int, int, int, int, int]
+_GAP_COLUMNS = ("flow_id", "sequence", "direction", "captured_ns", "replayed_ns", "error_ns", "stated_ns")
+_Gap = tuple[str, int, int, int, int, int, int]
 
 
 def _frame(rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> pd.DataFrame:
@@ -279,10 +293,12 @@ class _Comparison:
         """Think times of both, for flows whose messages are equal."""
         if self._found is None:
             return
+        flow_id = self._expected.flow_id
+        stated_ns = self._replayed.lateness_ns.get(flow_id, 0) + PATH_NS
         for sequence, (was, became) in enumerate(zip(self._expected.said, self._found.said, strict=True)):
             captured_ns = int(was.gap_ns / self._replayed.speed)
             error_ns = became.gap_ns - captured_ns
-            yield self._expected.flow_id, sequence, was.direction, captured_ns, became.gap_ns, error_ns
+            yield flow_id, sequence, was.direction, captured_ns, became.gap_ns, error_ns, stated_ns
 
     def row(self, *, equal: bool) -> tuple[str, str, str, bool, int, int, int]:
         """The flow's row of the report."""

@@ -19,17 +19,21 @@ from replay.schedule import Schedule, schedule
 from replay.session import Listener, Player, PlayResult
 from replay.silences import shortened, silences
 from replay.tap import Tap, Taps
-from testbed.bench.fidelity_lab import FAR, NEAR, FidelityLab, lab_for
+from testbed.bench.fidelity_lab import FAR, NEAR, WIRE, FidelityLab, lab_for
 from testbed.bench.fidelity_report import FidelityReport
 from testbed.devices.registry import known_devices
-from testbed.errors import InvalidInput
+from testbed.errors import InvalidInput, NotReady
+from testbed.network.probe import probe
 from testbed.sandbox import SCRATCH, Sandbox
-from testbed.shadow import built
+from testbed.shadow import Shadow, built
 
 WHOLE_FRAMES = 65_535
 RING_BLOCK_OCTETS = 1 << 20
 READY_SECONDS = 30.0
 OVERRUN_SECONDS = 60.0
+SHORTEST_SILENCE_NS = 2 * PAUSE_NS
+"""A silence that separates two messages of one side must go on doing so when it is shortened."""
+
 CLOCK_SLACK_NS = 1_000_000
 """The player reads two clocks to say when its window was to be over, one after the other."""
 
@@ -40,7 +44,7 @@ def bench_fidelity(capture: Path, speed: float, longest_silence_s: float) -> Fid
         captured = read_traffic([capture])
     except InvalidCapture as problem:
         raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
-    quiet = silences(captured.segments, int(longest_silence_s * speed * 1e9))
+    quiet = silences(captured.segments, max(int(longest_silence_s * speed * 1e9), SHORTEST_SILENCE_NS))
     flows, messages = shortened(captured.flows, captured.messages, quiet)
     with TemporaryDirectory(prefix="testbed-fidelity-") as work:
         lab = lab_for(flows, Path(work))
@@ -70,6 +74,7 @@ def _replayed(lab: FidelityLab, plan: Schedule, captured: Recording) -> tuple[Fi
             tapped = [Tap(edge, spaces[edge], None, WHOLE_FRAMES) for edge in (NEAR, FAR)]
             with Player(plan, spaces, listeners) as player, Taps(tapped, 64, RING_BLOCK_OCTETS) as taps:
                 shadow.wait_ready(READY_SECONDS, lambda _: None)
+                meet_neighbours(shadow)
                 taps.start_window()
                 result = player.play(0).wait(plan.duration_ns / 1e9 + OVERRUN_SECONDS)
                 taken = taps.end_window({edge: room / f"{edge}.pcap" for edge in (NEAR, FAR)})
@@ -83,9 +88,24 @@ def _replayed(lab: FidelityLab, plan: Schedule, captured: Recording) -> tuple[Fi
     return together(parts), instrument(result, taken.dropped), seconds
 
 
+def meet_neighbours(shadow: Shadow) -> None:
+    """Send a datagram each way and IP version: the first packet waits for its neighbours' addresses, up to a second.
+
+    Raises NotReady when one does not arrive.
+    """
+    for here, there in ((NEAR, FAR), (FAR, NEAR)):
+        for address in shadow.topology.node(there).interface(WIRE).addresses:
+            met = probe(shadow.boxes[here].namespace, shadow.boxes[there].namespace, str(address.ip), 1, linger_s=0.01)
+            if met.lost:
+                raise NotReady(f"a datagram from {here} to {there} ({address.ip})", "it was sent and did not arrive")
+
+
 def _as_planned(plan: Schedule, result: PlayResult) -> Replayed:
     scripts = {script.flow_id: script for script in plan.scripts}
-    return Replayed(scripts, plan.speed, result.started_ns, result.started_ns + plan.duration_ns - CLOCK_SLACK_NS)
+    over_ns = result.started_ns + plan.duration_ns - CLOCK_SLACK_NS
+    worst = result.lateness.groupby("flow_id")["lateness_ns"].max()
+    lateness_ns = dict(zip(worst.index.tolist(), worst.tolist(), strict=True))
+    return Replayed(scripts, plan.speed, result.started_ns, over_ns, lateness_ns)
 
 
 def _taken(path: Path, speed: float, captured: Recording) -> Recording:

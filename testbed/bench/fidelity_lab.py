@@ -7,7 +7,7 @@ refuses exactly the flows that were refused in the capture, because an edge answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -30,6 +30,9 @@ from topologies.model import Interface, IpAddress, IpInterface, IpNetwork, Link,
 
 NEAR, FAR, BETWEEN = "near", "far", "between"
 """The edge of the first client, the edge of its server, and the firewall."""
+
+WIRE = "wire"
+"""An edge's only interface; the firewall's are named after the edges."""
 
 FIRST_FREE_V4, FIRST_FREE_V6 = IPv4Address("198.18.0.0"), IPv6Address("2001:2::")
 """Where networks for benchmarks begin (RFC 2544, RFC 5180)."""
@@ -146,22 +149,71 @@ class _Sides:
 
 
 def refusals(flows: Iterable[_Asked]) -> dict[int, list[str]]:
-    """Rules, by IP version, that meet flows as they were met: unanswered, reset or denied."""
-    rules: dict[int, dict[str, None]] = {}
-    for flow in flows:
-        if flow.outcome != "accepted" and (flow.protocol, flow.outcome) != (UDP, "unanswered"):
-            version = ip_address(flow.source).version
-            rules.setdefault(version, {})[_rule(version, flow)] = None
-    return {version: list(lines) for version, lines in rules.items()}
+    """Rules, by IP version, that meet flows as they were met: unanswered, reset or denied.
+
+    A rule says no more than it must: the source only where somebody else reached the same service. Ports share a
+    rule, because a scan refuses thousands and the kernel takes a table in one message.
+    """
+    by_detail: list[dict[_Detail, set[str]]] = [{} for _ in _DETAILS]
+    known = list(flows)
+    for flow in known:
+        for look, met in zip(_DETAILS, by_detail, strict=True):
+            met.setdefault(look(flow), set()).add(_met(flow))
+    ports: dict[tuple[str, _Detail], dict[int, None]] = {}
+    for flow in known:
+        if _met(flow) == "accepted":
+            continue
+        coarsest = next(d(flow) for d, met in zip(_DETAILS, by_detail, strict=True) if len(met[d(flow)]) == 1)
+        ports.setdefault((_met(flow), coarsest._replace(target_port=None)), {})[flow.target_port] = None
+    rules: dict[int, list[str]] = {}
+    for (outcome, detail), numbers in ports.items():
+        version = ip_address(detail.target).version
+        rules.setdefault(version, []).extend(
+            _rule(version, outcome, detail, some) for some in _batched(sorted(numbers), _PORTS_IN_A_RULE)
+        )
+    return rules
 
 
-def _rule(version: int, flow: _Asked) -> str:
-    name = "tcp" if flow.protocol == TCP else "udp"
-    ports = f"--sport {flow.source_port} --dport {flow.target_port}"
-    meets = f"-A FORWARD -s {flow.source} -d {flow.target} -p {name} -m {name} {ports}"
-    if flow.outcome == "unanswered":
+_PORTS_IN_A_RULE = 15
+"""The most that iptables' multiport takes."""
+
+
+class _Detail(NamedTuple):
+    protocol: int
+    target: str
+    target_port: int | None
+    source: str | None
+    source_port: int | None
+
+
+_DETAILS: tuple[Callable[[_Asked], _Detail], ...] = (
+    lambda f: _Detail(f.protocol, f.target, f.target_port, None, None),
+    lambda f: _Detail(f.protocol, f.target, f.target_port, f.source, None),
+    lambda f: _Detail(f.protocol, f.target, f.target_port, f.source, f.source_port),
+)
+"""What a rule may look at, the least first."""
+
+
+def _met(flow: _Asked) -> str:
+    """How a flow was met; a datagram that nobody answered may as well arrive."""
+    return "accepted" if (flow.protocol, flow.outcome) == (UDP, "unanswered") else flow.outcome
+
+
+def _batched(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for begin in range(0, len(numbers), size):
+        yield numbers[begin : begin + size]
+
+
+def _rule(version: int, outcome: str, detail: _Detail, ports: Sequence[int]) -> str:
+    name = "tcp" if detail.protocol == TCP else "udp"
+    source = f" -s {detail.source}" if detail.source else ""
+    from_port = f" -m {name} --sport {detail.source_port}" if detail.source_port else ""
+    meets = (
+        f"-A FORWARD{source} -d {detail.target} -p {name}{from_port} -m multiport --dports {','.join(map(str, ports))}"
+    )
+    if outcome == "unanswered":
         return f"{meets} -j DROP"
-    answer = "tcp-reset" if flow.outcome == "reset" else _DENIALS[version, flow.protocol]
+    answer = "tcp-reset" if outcome == "reset" else _DENIALS[version, detail.protocol]
     return f"{meets} -j REJECT --reject-with {answer}"
 
 
@@ -179,7 +231,7 @@ def _topology(edge_of: Mapping[str, str], files: Mapping[str, Path]) -> Topology
         Node(
             edge,
             "edge",
-            (Interface("wire", tuple(here for here, _ in wires[edge])),),
+            (Interface(WIRE, tuple(here for here, _ in wires[edge])),),
             tuple(Route(_ANYWHERE[there.version], there.ip) for _, there in wires[edge]),
             prefixes[edge],
         )
@@ -194,7 +246,7 @@ def _topology(edge_of: Mapping[str, str], files: Mapping[str, Path]) -> Topology
         if here.version == prefix.version
     )
     between = Node(BETWEEN, "firewall", ports, ways, configs=files)
-    links = tuple(Link(LinkEnd(edge, "wire"), LinkEnd(BETWEEN, edge)) for edge in (NEAR, FAR))
+    links = tuple(Link(LinkEnd(edge, WIRE), LinkEnd(BETWEEN, edge)) for edge in (NEAR, FAR))
     return Topology("fidelity", (near, between, far), links)
 
 

@@ -63,6 +63,8 @@ class FidelityReport:
         for side, direction in (("client", FORWARD), ("server", REVERSE)):
             error_us = gaps.loc[gaps["direction"] == direction, "error_ns"].to_numpy(dtype=np.float64) / 1_000
             figures |= _percentiles(f"gap_error_{side}", error_us)
+        figures |= _percentiles("gap_error_stated", gaps["stated_ns"].to_numpy(dtype=np.float64) / 1_000)
+        figures["gaps_as_stated_ratio"] = round(fidelity.gaps_as_stated, 6)
         figures |= _percentiles("start_error", flows["start_error_ns"].to_numpy(dtype=np.float64) / 1_000)
         whole = flows[flows["grade"] == "payload"]
         references = {}
