@@ -1,4 +1,4 @@
-"""The what-if: build, converge, baseline, change under traffic, treatment, verdict, rollback, restored.
+"""The what-if: build, converge, preflight, baseline, change under traffic, treatment, verdict, rollback, restored.
 
 The one composition point.  The reading order of `run` is the experiment's order; leaving its
 `ExitStack` is the clean-up.  It runs inside a sandbox and writes the run directory as it goes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -27,6 +27,11 @@ from testbed.link_instrument import calibration, needs_engine
 from testbed.measure import Gauge
 from testbed.placement import END_POINTS, listeners
 from testbed.plan import Plan
+from testbed.preflight.judged import Preflown, alone, joined, preflown
+from testbed.preflight.judged import restored as answered_as_before
+from testbed.preflight.passes import Preflight
+from testbed.preflight.probe import Survey
+from testbed.preflight.survey import surveyed
 from testbed.prepare import Case
 from testbed.shadow import Shadow, built
 from testbed.store import RunDirectory
@@ -77,11 +82,13 @@ def run(
 ) -> Outcome:
     """Run a what-if and write its verdict; raises NotReady, Unsupported, InvalidInput or RevertFailed."""
     experiment = _Experiment(case, directory, plan, clock, tell)
+    with clock.stretch("validate_s"):
+        survey = surveyed(case)
     with ExitStack() as world:
         with clock.stretch("build_s"):
             experiment.say("build", f"{len(case.lab.topology.nodes)} nodes, {len(case.lab.topology.links)} links")
             shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs", seed=plan.seed))
-            player = world.enter_context(_player(case, shadow))
+            player = world.enter_context(_player(case, shadow, survey))
             taps = world.enter_context(_taps(shadow))
         with clock.stretch("converge_s"):
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
@@ -99,7 +106,8 @@ def run(
             return experiment.conclude(
                 gauge, refused(case, rejected), Rollback(done=False, restored=True, detail="nothing was changed")
             )
-        outcome = experiment.judge_change(gauge)
+        preflight = Preflight(survey, shadow, player, case.policy.connect_timeout_s)
+        outcome = experiment.judge_change(gauge, preflight)
         experiment.say("teardown", "")
         started = time.monotonic()
     clock.seconds["teardown_s"] = time.monotonic() - started
@@ -113,27 +121,30 @@ class _Experiment:
     plan: Plan
     clock: Clock
     tell: Tell
+    flown: Preflown | None = None
 
     def say(self, step: str, what: str) -> None:
         """Tell whoever watches, and the event log."""
         self.directory.append_event(_now(), step, {"what": what})
         self.tell(step, what)
 
-    def judge_change(self, gauge: Gauge) -> Outcome:
-        """Baseline, change, treatment, verdict, rollback, restored."""
+    def judge_change(self, gauge: Gauge, preflight: Preflight) -> Outcome:
+        """Preflight, baseline, change, preflight again, treatment, verdict, rollback, restored."""
+        self._fly(preflight, "baseline")
         self._windows(gauge, self.plan.before)
-        problem = self._transition(gauge)
+        problem = self._change(gauge)
         if problem is None:
             self._settle(gauge.shadow)
+            flown = self._fly(preflight, "treatment")
             self._windows(gauge, self.plan.after)
             with self.clock.stretch("judge_s"):
                 self.say("judge", "")
-                judgement = judged(self.case, gauge.table(), self._counters(), gauge.records())
+                judgement = alone(flown) if self.plan.preflight_only else joined(self._judged(gauge), flown)
         else:
             judgement = not_applied(self.case, problem)
         # the verdict is on disk before anything is taken back: a failed revert cannot lose it
         self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail="not yet rolled back"))
-        return self._roll_back(gauge, judgement)
+        return self._roll_back(gauge, preflight, judgement)
 
     def conclude(self, gauge: Gauge, judgement: Judgement, rollback: Rollback) -> Outcome:
         """Write verdict.json as things stand."""
@@ -148,6 +159,8 @@ class _Experiment:
             gauge.records(),
             self.clock.seconds,
         )
+        if self.flown is not None:
+            text = text.model_copy(update={"preflight": self.flown.entry()})
         self.directory.write_json("verdict.json", text.document())
         return Outcome(judgement.verdict, rollback.restored, rollback.detail)
 
@@ -159,20 +172,40 @@ class _Experiment:
             with self.clock.stretch("replay_s"):
                 gauge.window(role)
 
-    def _transition(self, gauge: Gauge) -> str | None:
-        """Replay while the change is made; what went wrong, if it could not be."""
+    def _fly(self, preflight: Preflight, role: str) -> Preflown:
+        """One flow of every class through the shadow, and all that the change may have opened."""
+        survey = preflight.survey
+        self.say("preflight", f"{len(survey.classes)} classes, {len(survey.exposures)} accesses")
+        with self.clock.stretch("preflight_s"):
+            preflight.go(role)
+        self.flown = preflown(self.case, survey, preflight.passes)
+        self.directory.write_table("disposition", self.flown.table)
+        return self.flown
+
+    def _judged(self, gauge: Gauge) -> Judgement:
+        return judged(self.case, gauge.table(), self._counters(), gauge.records())
+
+    def _change(self, gauge: Gauge) -> str | None:
+        """Make the change, while traffic runs if there is any; what went wrong, if it could not be."""
         problems: list[str] = []
 
         def change() -> None:
-            time.sleep(gauge.window_seconds * CHANGE_AT)
             try:
                 apply(gauge.shadow, self.case.change)
             except (CommandFailed, NotReady, Unsupported) as failure:
                 problems.append(str(failure))
 
-        self.say("change", f"{self.case.change.name}, while traffic runs")
-        with self.clock.stretch("replay_s"):
-            gauge.window(Role.TRANSITION, change)
+        def change_amid() -> None:
+            time.sleep(gauge.window_seconds * CHANGE_AT)
+            change()
+
+        if self.plan.preflight_only:
+            self.say("change", self.case.change.name)
+            change()
+        else:
+            self.say("change", f"{self.case.change.name}, while traffic runs")
+            with self.clock.stretch("replay_s"):
+                gauge.window(Role.TRANSITION, change_amid)
         return problems[0] if problems else None
 
     def _settle(self, shadow: Shadow) -> None:
@@ -183,7 +216,7 @@ class _Experiment:
             except NotReady as unsettled:
                 self.say("settle", f"goes on all the same: {unsettled}")
 
-    def _roll_back(self, gauge: Gauge, judgement: Judgement) -> Outcome:
+    def _roll_back(self, gauge: Gauge, preflight: Preflight, judgement: Judgement) -> Outcome:
         self.say("rollback", self.case.change.name)
         try:
             revert(gauge.shadow, self.case.change)
@@ -196,11 +229,15 @@ class _Experiment:
             raise RevertFailed(self.case.change.name, str(failure)) from failure
         restored, detail = False, ""
         for _ in range(RESTORED_TRIES):
-            self._windows(gauge, self.plan.restoration)
-            with self.clock.stretch("judge_s"):
-                restored, detail = judge_restored(
-                    gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
-                )
+            if self.plan.preflight_only:
+                self._fly(preflight, "restored")
+                restored, detail = answered_as_before(preflight.passes)
+            else:
+                self._windows(gauge, self.plan.restoration)
+                with self.clock.stretch("judge_s"):
+                    restored, detail = judge_restored(
+                        gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
+                    )
             if restored:
                 break
         return self.conclude(gauge, judgement, Rollback(done=True, restored=restored, detail=detail))
@@ -223,13 +260,15 @@ def _impairments(case: Case) -> Iterator[Impairment]:
         yield from (change.a_to_b, change.b_to_a)
 
 
-def _player(case: Case, shadow: Shadow) -> Player:
+def _player(case: Case, shadow: Shadow, survey: Survey) -> Player:
     patience = Patience(
         connect_timeout_ns=int(case.policy.connect_timeout_s * 1e9),
         message_timeout_ns=int(case.policy.response_timeout_s * 1e9),
     )
     spaces = {node: fd for node, fd in shadow.namespaces().items() if node in _end_points(shadow)}
-    return Player(case.schedule, spaces, listeners(case.lab, case.flows, case.configs), patience)
+    return Player(
+        replace(case.schedule, probes=survey.scripts), spaces, listeners(case.lab, case.flows, case.configs), patience
+    )
 
 
 def _taps(shadow: Shadow) -> Taps:

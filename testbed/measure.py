@@ -91,7 +91,7 @@ class Gauge:
             after = self.shadow.readings()
             links = LinkInstrument.of(self.shadow.impairments())
             table = kpis(result, captures.paths, self.run.run_id, number, role.value)
-        table["path"] = _paths(result, Atlas.of(self.shadow.topology, after), self.shadow.configs)
+        table["path"] = flow_paths(result, Atlas.of(self.shadow.topology, after), self.shadow.configs)
         seconds = (result.ended_ns - result.started_ns) / 1e9
         told = instrument(result, captures.dropped)
         measured = Measured(number, role, table, told, links, result.started_ns, seconds)
@@ -109,7 +109,8 @@ class Gauge:
         return [m.record() for m in self.measured]
 
 
-def _paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs]) -> list[str]:
+def flow_paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs]) -> list[str]:
+    """The way of every attempt, in their order, by the route tables that the atlas holds."""
     served = _server_nodes(result)
     known: dict[tuple[str, str, int, int, str], str] = {}
 

@@ -72,6 +72,9 @@ class Policy:
     treatment_windows: int = 3
     connect_timeout_s: float = 3.0
     response_timeout_s: float = 5.0
+    opened: Literal["report", "fail"] = "report"
+    expected: tuple[ClassRule, ...] = ()
+    """What an access means that a change opens, and the accesses that may open."""
 
 
 def read_policy(path: Path | None) -> Policy:
@@ -90,6 +93,11 @@ def read_policy(path: Path | None) -> Policy:
         treatment_windows=written.windows.treatment,
         connect_timeout_s=written.replay.connect_timeout_s,
         response_timeout_s=written.replay.response_timeout_s,
+        opened=written.access.opened,
+        expected=tuple(
+            _rule(_ClassKeys(name=f"expected {number}", match=keys))
+            for number, keys in enumerate(written.access.expected)
+        ),
     )
 
 
@@ -166,11 +174,17 @@ class _WindowKeys(Strict):
     treatment: _Windows = 3
 
 
+class _AccessKeys(Strict):
+    opened: Literal["report", "fail"] = "report"
+    expected: tuple[_MatchKeys, ...] = ()
+
+
 class _PolicyFile(Strict):
     classes: tuple[_ClassKeys, ...] = ()
     tolerances: dict[Annotated[str, _among(KPIS)], _ToleranceKeys] = Field(default_factory=dict)
     replay: _ReplayKeys = _ReplayKeys()
     windows: _WindowKeys = _WindowKeys()
+    access: _AccessKeys = _AccessKeys()
 
     @model_validator(mode="after")
     def _consistent(self) -> _PolicyFile:

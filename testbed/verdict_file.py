@@ -144,6 +144,39 @@ class ClassEntry(_Part):
     verdict: VerdictWord
 
 
+class DispositionEntry(_Part):
+    """A probe that is answered otherwise with the change; `kind` "class" stands for observed flows."""
+
+    kind: Literal["class", "rule", "refused", "service"]
+    change: Literal["closed", "opened", "differs"]
+    subject: str
+    flow_class: str
+    priority: Priority = "normal"
+    flows: int = 0
+    source: str
+    destination: str
+    protocol: str
+    expected: str | None = None
+    before: str
+    after: str
+    restored: str | None = None
+    wanted: bool = False
+
+
+class PreflightEntry(_Part):
+    """One flow of every class through the shadow before and after, and the accesses that the change may open.
+
+    `as_production` counts the classes that the shadow treated, before the change, as production does.
+    """
+
+    classes: int
+    exposures: int
+    left_out: int = 0
+    as_production: int = 0
+    seconds: float
+    changed: tuple[DispositionEntry, ...] = ()
+
+
 class TimingsEntry(_Part):
     """How the wall time was spent, in seconds; null for a step that was not reached."""
 
@@ -151,6 +184,7 @@ class TimingsEntry(_Part):
     build_s: float | None = None
     converge_s: float | None = None
     calibrate_s: float | None = None
+    preflight_s: float | None = None
     replay_s: float | None = None
     judge_s: float | None = None
     report_s: float | None = None
@@ -175,6 +209,7 @@ class VerdictFile(_Part):
     instrument: InstrumentEntry
     windows: tuple[WindowEntry, ...] = ()
     classes: tuple[ClassEntry, ...] = ()
+    preflight: PreflightEntry | None = None
     timings: TimingsEntry = TimingsEntry()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

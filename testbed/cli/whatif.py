@@ -44,6 +44,7 @@ NOT_RESTORED = 4
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of loss and the like on links.")
+@click.option("--preflight-only", is_flag=True, help="Judge by one flow of every class, in seconds; no long replay.")
 @click.option(
     "--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
@@ -58,6 +59,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     baseline: int | None,
     treatment: int | None,
     seed: int,
+    preflight_only: bool,
     runs: Path,
     as_json: bool,
     quiet: bool,
@@ -73,7 +75,12 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     with clock.stretch("validate_s"), _imported(runs) as work:
         opened = open_lab(lab, work, devices)
         case = prepared(opened.lab, change, devices, capture, policy, speed)
-    plan = Plan(baseline or case.policy.baseline_windows, treatment or case.policy.treatment_windows, seed=seed)
+    plan = Plan(
+        baseline or case.policy.baseline_windows,
+        treatment or case.policy.treatment_windows,
+        seed=seed,
+        preflight_only=preflight_only,
+    )
     directory, created = _directory(runs, case)
     progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
     for note in opened.notes:

@@ -22,7 +22,7 @@ from testbed.verdict_file import FindingEntry, KpiEntry, VerdictFile, number, re
 
 DIFF = "change.diff"
 LABELS: Mapping[str, str] = {name: kpi.label for name, kpi in KPIS.items()} | {AS_EXPECTED.name: "ends as captured"}
-_STEPS = ("validate", "build", "converge", "replay", "judge", "report", "teardown")
+_STEPS = ("validate", "build", "converge", "preflight", "replay", "judge", "report", "teardown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""Passes to words: the disposition table, findings with a culprit, and what of them a long replay leaves to say.
+
+Tables in, findings out.  It knows no shadow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from analysis.judge import Judgement
+from analysis.reach import CLASS, CLOSED, COLUMNS, OPENED, Reach, judge_reach, news
+from analysis.verdict import Blame, Finding, Severity, Verdict, priority_rank
+from replay.flow_priority import OTHER_CLASS, classified
+from testbed.attribution import blamed
+from testbed.attribution.suspect import where
+from testbed.change.model import Line
+from testbed.preflight.passes import Answer, Pass
+from testbed.preflight.probe import PROTOCOL_WORDS, Probe, Survey
+from testbed.prepare import Case, flow_rule
+from testbed.verdict_file import PreflightEntry
+
+NOTHING = Answer("", "")
+SEVERITIES = {"report": Severity.WARN, "fail": Severity.FAIL}
+
+
+@dataclass(frozen=True, slots=True)
+class Preflown:
+    """What the preflight came to: the table, its judgement with culprits, and how long the passes took."""
+
+    table: pd.DataFrame
+    reach: Reach
+    findings: tuple[Finding, ...]
+    seconds: float
+    left_out: int
+
+    def entry(self) -> PreflightEntry:
+        """`preflight` of verdict.json."""
+        changed = [row for row in self.table.to_dict("records") if self.reach.changes[str(row["probe_id"])]]
+        kinds = self.table["kind"]
+        entry = {
+            "classes": int((kinds == CLASS).sum()),
+            "exposures": int((kinds != CLASS).sum()),
+            "left_out": self.left_out,
+            "seconds": round(self.seconds, 3),
+            "as_production": int(self._as_production()),
+            "changed": [
+                {
+                    "kind": row["kind"],
+                    "change": self.reach.changes[str(row["probe_id"])],
+                    "subject": row["subject"],
+                    "flow_class": row["flow_class"],
+                    "priority": row["priority"],
+                    "flows": int(row["flows"]),
+                    "source": str(row["source_address"]),
+                    "destination": _end(row["destination_address"], row["destination_port"]),
+                    "protocol": PROTOCOL_WORDS.get(int(row["protocol"]), str(row["protocol"])),
+                    "expected": row["expected"] or None,
+                    "before": row["before"],
+                    "after": row["after"],
+                    "restored": row["restored"] or None,
+                    "wanted": bool(row["wanted"]),
+                }
+                for row in changed
+            ],
+        }
+        return PreflightEntry.model_validate(entry)
+
+    def _as_production(self) -> int:
+        own = self.table[self.table["kind"] == CLASS]
+        return int((own["expected"] == own["before"]).sum())
+
+
+def preflown(case: Case, survey: Survey, passes: Mapping[str, Pass]) -> Preflown:
+    """The table of all passes so far, judged and blamed; of a run that only has a first pass nothing is judged."""
+    table = disposition_table(case, survey, passes)
+    reach = judge_reach(table, SEVERITIES[case.policy.opened])
+    seconds = sum(made.seconds for made in passes.values())
+    return Preflown(table, reach, _with_culprits(case, survey, passes, table, reach), seconds, survey.left_out)
+
+
+def disposition_table(case: Case, survey: Survey, passes: Mapping[str, Pass]) -> pd.DataFrame:
+    """COLUMNS of analysis.reach, classes first; without a pass after the change `after` is empty."""
+    rows = [_row(probe, passes) for probe in survey.probes]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
+    expected = [flow_rule(rule) for rule in case.policy.expected]
+    named = classified(table.assign(application="", label=""), expected)["flow_class"]
+    return table.assign(wanted=(named != OTHER_CLASS).to_numpy())
+
+
+def restored(passes: Mapping[str, Pass]) -> tuple[bool, str]:
+    """Whether the pass after the rollback is like the one before the change, and a sentence that says so."""
+    first, last = passes["baseline"].answers, passes["restored"].answers
+    other = [probe for probe, answer in first.items() if answer.disposition != last[probe].disposition]
+    if other:
+        return False, f"{len(other)} of {len(first)} probes answered otherwise than before the change: {other[0]}"
+    return True, f"all {len(first)} probes answered as before the change"
+
+
+def joined(judgement: Judgement, flown: Preflown) -> Judgement:
+    """The replay's judgement with what only the preflight saw; what the replay says itself is not said twice."""
+    said = {flow for f in judgement.findings if f.verdict is not Severity.INFO for flow in f.flows}
+    more = [f for f in flown.findings if not (f.flows and said.intersection(f.flows))]
+    more = [f for f in more if f.verdict is not Severity.INFO or not f.flows]
+    findings = sorted((*judgement.findings, *more), key=lambda f: (-f.verdict.value, priority_rank(f.priority)))
+    failures = [f for f in more if f.verdict is Severity.FAIL]
+    verdict, reason = judgement.verdict, judgement.reason
+    if failures and verdict is not Verdict.FAIL:
+        verdict, reason = Verdict.FAIL, failures[0].effect
+    elif verdict is Verdict.PASS:
+        reason += news(more)
+    return replace(judgement, verdict=verdict, reason=reason, findings=tuple(findings))
+
+
+def alone(flown: Preflown) -> Judgement:
+    """The judgement of a run that was not replayed at length."""
+    return Judgement(flown.reach.verdict, flown.reach.reason, flown.findings, (), {})
+
+
+def _row(probe: Probe, passes: Mapping[str, Pass]) -> tuple[object, ...]:
+    def answer(role: str) -> Answer:
+        return passes[role].answers.get(probe.probe_id, NOTHING) if role in passes else NOTHING
+
+    script, before, after = probe.script, answer("baseline"), answer("treatment")
+    unsteady = any(probe.probe_id in made.unsteady for made in passes.values())
+    closed = "treatment" not in passes or after.disposition != "accepted"
+    way = passes["baseline" if closed else "treatment"].paths.get(probe.probe_id, "") if passes else ""
+    return (
+        probe.probe_id,
+        probe.kind.value,
+        probe.subject,
+        probe.flow_class,
+        probe.priority,
+        probe.flows,
+        script.protocol,
+        *script.source,
+        *script.target,
+        script.source_node,
+        probe.expected or "",
+        before.disposition,
+        after.disposition,
+        answer("restored").disposition,
+        before.error,
+        after.error,
+        unsteady,
+        "" if probe.origin is None else where(probe.origin),
+        False,
+        way,
+    )
+
+
+def _with_culprits(
+    case: Case, survey: Survey, passes: Mapping[str, Pass], table: pd.DataFrame, reach: Reach
+) -> tuple[Finding, ...]:
+    """Blame by the same attribution as a replay's, over the counters of the passes; else the line that was probed."""
+    if not reach.findings or "treatment" not in passes:
+        return tuple(finding for finding, _ in reach.findings)
+    counters = pd.concat([passes[role].counters for role in ("baseline", "treatment")], ignore_index=True)
+    flows = table.rename(columns={"probe_id": "flow_id"}).assign(outcome=table["before"])
+    paths = {str(p): tuple(str(w).split(">")) for p, w in zip(table["probe_id"], table["path"], strict=True) if w}
+    asked = [replace(finding, flows=probes) for finding, probes in reach.findings]
+    told = blamed(asked, case.change, case.lab, counters, flows, paths)
+    by_id = {probe.probe_id: probe for probe in survey.probes}
+    return tuple(_finished(finding, [by_id[p] for p in finding.flows], reach) for finding in told)
+
+
+def _finished(finding: Finding, probes: Sequence[Probe], reach: Reach) -> Finding:
+    """The captured flows in the place of the probes, and a culprit where only the probe's origin names one."""
+    flows = tuple(sorted(flow for probe in probes for flow in probe.members))
+    origin = next((probe.origin for probe in probes if probe.origin is not None), None)
+    moved = {reach.changes[probe.probe_id] for probe in probes} & {OPENED, CLOSED}
+    if finding.blame is None and origin is not None and moved and finding.verdict is not Severity.INFO:
+        finding = finding.with_blame(_probed(origin, len(probes)))
+    return replace(finding, flows=flows)
+
+
+def _probed(line: Line, probes: int) -> Blame:
+    said = f"{line.node}: {probes} of the probes that were made of this line are answered otherwise than before it"
+    return Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (said,))
+
+
+def _end(address: object, port: object) -> str:
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"

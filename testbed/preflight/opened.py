@@ -1,0 +1,141 @@
+"""Probes for what a change may let in: made of its own rules, of refused flows, and of every known service.
+
+Pure.  No observed flow uses an access that is not there yet, so somebody has to think of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+import pandas as pd
+
+from replay.flow_priority import Rule as ClassRule
+from replay.flow_priority import classified
+from replay.schedule import FORWARD, TCP, UDP, FlowScript, Message
+from testbed.attribution.match import address
+from testbed.change.model import Change
+from testbed.devices.base import Configs
+from testbed.placement import END_POINTS
+from testbed.preflight.classes import APART_NS
+from testbed.preflight.places import Places, Service
+from testbed.preflight.probe import Kind, Probe, Stand
+from testbed.preflight.tries import Try, leaves, takes, tries_of_line, within
+
+MOST_A_LINE = 48
+MOST_SERVICES = 192
+MOST_REFUSED = 64
+"""Probes at most that are made of one changed line, of known services, of refused flows; the rest is counted."""
+
+FIRST_PORT = 50_000
+
+
+def exposures(
+    change: Change,
+    before: Mapping[str, Configs],
+    after: Mapping[str, Configs],
+    here: Places,
+    flows: pd.DataFrame,
+    rules: Sequence[ClassRule],
+) -> tuple[tuple[Probe, ...], int]:
+    """The probes, each way once, and how many were left out by the limits.
+
+    `before` and `after` are all nodes' files, `rules` the policy's classes.
+    """
+    found: dict[tuple[str, Service], Try] = {}
+    left_out = 0
+    by_line = [list(tries_of_line(line, before, after, here)) for line in change.lines]
+    for most, tries in (
+        *((MOST_A_LINE, tries) for tries in by_line),
+        (MOST_REFUSED, list(_refused(here, flows))),
+        (MOST_SERVICES, list(_services(here))),
+    ):
+        fresh = {key: t for t in tries if (key := (str(t.source), t.service)) not in found}
+        kept = _spread(list(fresh.values()), most)
+        left_out += len(fresh) - len(kept)
+        found.update({(str(t.source), t.service): t for t in kept})
+    return _probes(list(found.values()), here, rules), left_out
+
+
+def _spread(tries: Sequence[Try], most: int) -> list[Try]:
+    """At most so many, evenly out of all, the first one among them."""
+    if len(tries) <= most:
+        return list(tries)
+    return [tries[place * len(tries) // most] for place in range(most)]
+
+
+def _refused(here: Places, flows: pd.DataFrame) -> Iterator[Try]:
+    """The very flows that production did not let through, once a source, target and port."""
+    refused = flows[flows["outcome"] != "accepted"]
+    columns = ["source_address", "destination_address", "protocol", "destination_port", "outcome"]
+    for source, to, protocol, port, outcome in refused[columns].drop_duplicates(columns[:-1]).to_numpy().tolist():
+        said, end = address(str(source)), address(str(to))
+        owner = here.topology.owner(said) if said is not None else None
+        if said is None or end is None or owner is None or owner.kind not in END_POINTS or not port:
+            continue
+        if protocol in (TCP, UDP):
+            zone = next((z for z in here.zones if z.node == owner.name and within(said, [z.network])), None)
+            if zone is not None:
+                yield Try(Kind.REFUSED, zone, said, (end, int(protocol), int(port)), expected=str(outcome))
+
+
+def _services(here: Places) -> Iterator[Try]:
+    """Every known service from every side."""
+    for service, zone in product(here.services, here.zones):
+        said = here.source(zone, ())
+        if said is not None and said.version == service[0].version and leaves(here, zone, service[0]):
+            yield Try(Kind.SERVICE, zone, said, service)
+
+
+def _stands(here: Places, service: Service) -> tuple[Stand, ...]:
+    """Where a probe may come out: at its target, or where a translation sends it."""
+    to, protocol, port = service
+    ends = [(to, port)]
+    ends += [
+        (one.to, one.to_port or port) for one in here.translations if one.protocol == protocol and takes(one, to, port)
+    ]
+    found = []
+    for end, end_port in ends:
+        owner = here.topology.owner(end)
+        if owner is not None and owner.kind in END_POINTS and not owner.programs:
+            found.append((owner.name, protocol, end_port))
+    return tuple(dict.fromkeys(found))
+
+
+def _probes(tries: Sequence[Try], here: Places, rules: Sequence[ClassRule]) -> tuple[Probe, ...]:
+    if not tries:
+        return ()
+    table = pd.DataFrame(
+        {
+            "protocol": [t.service[1] for t in tries],
+            "destination_port": [t.service[2] for t in tries],
+            "source_address": pd.Series([str(t.source) for t in tries], dtype="str"),
+            "destination_address": pd.Series([str(t.service[0]) for t in tries], dtype="str"),
+            "application": pd.Series([""] * len(tries), dtype="str"),
+            "label": pd.Series([""] * len(tries), dtype="str"),
+        }
+    )
+    told = classified(table, rules)
+    named = zip(tries, told["flow_class"].tolist(), told["priority"].tolist(), strict=True)
+    return tuple(_probe(one, name, priority, number, here) for number, (one, name, priority) in enumerate(named))
+
+
+def _probe(one: Try, name: str, priority: str, number: int, here: Places) -> Probe:
+    to, protocol, port = one.service
+    probe_id = f"exposure{number}"
+    said = (Message(FORWARD, 0, f"testbed {probe_id}.".encode()),) if protocol == UDP else ()
+    script = FlowScript(
+        flow_id=probe_id,
+        protocol=protocol,
+        source_node=one.zone.node,
+        source=(str(one.source), FIRST_PORT + number),
+        target=(str(to), port),
+        start_ns=number * APART_NS // 2,
+        messages=said,
+        close="rst_forward" if protocol == TCP else "none",
+        outcome="unanswered",
+        application="",
+        priority=priority,
+    )
+    stands = _stands(here, one.service)
+    return Probe(one.kind, script, one.zone.name, name, priority, 0, one.expected, one.origin, stands)
