@@ -102,7 +102,7 @@ class PacketPlay:
         self._child, self._window, self._program, self._realtime = child, window, loaded, realtime
 
     def wait(self, timeout_s: float | None = None) -> PacketResult:
-        """The window's result once the last packet has left; raises TimeoutError, PacketPlayerFailed."""
+        """The window's result once the last packet has had time to arrive; raises TimeoutError, PacketPlayerFailed."""
         sent, offset_ns = cast("tuple[Sent, int]", self._child.receive("played", timeout_s))
         return PacketResult(
             window=self._window,
@@ -138,6 +138,7 @@ class _Sending:
             elif command == "play" and sender is not None:
                 offset_ns = time.time_ns() - time.monotonic_ns()
                 sent = sender.send(time.monotonic_ns() + _LEAD_NS, self._timing)
+                time.sleep(self._timing.drain_ns / 1e9)
                 channel.send(("played", (sent, offset_ns)))
             else:
                 raise ChildFailed(f"cannot {command} now")

@@ -48,12 +48,14 @@ _MESSAGE = np.dtype(
 class Timing:
     """How frames are timed: the spin before each moment, and beyond which lateness one is not sent at all.
 
+    A window ends `drain_ns` after its last frame, so that queues on the way have emptied into the taps.
     `bypass_queue` goes past the interface's queueing discipline (PACKET_QDISC_BYPASS), and so past any rate, delay or
     loss that the link was given there: faster, and for links without impairment only.
     """
 
     spin_ns: int = 60_000
     too_late_ns: int = 1_000_000_000
+    drain_ns: int = 250_000_000
     bypass_queue: bool = False
 
 
