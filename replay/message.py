@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replay.biflow import Biflows
-from replay.columns import SYN, TCP, Bool, Int64, Packets, UInt8
+from replay.columns import SYN, TCP, Bool, Int64, UInt8
 from replay.payload import PayloadStore
+from replay.rows import Biflows, Rows
+from replay.spool import Spool
 from replay.stream import Pieces
 
 
@@ -28,7 +29,7 @@ class Messages:
         return len(self.flow)
 
 
-def messages(packets: Packets, flows: Biflows, pieces: Pieces, pause_ns: int) -> tuple[Messages, PayloadStore]:
+def messages(flows: Biflows, pieces: Pieces, pause_ns: int, spool: Spool) -> tuple[Messages, PayloadStore]:
     """Merge a side's TCP payload until the other speaks or it pauses beyond pause_ns; a datagram is a message.
 
     A message begins when its first byte was first sent. Its `gap_ns` is think time: since the last byte before
@@ -38,11 +39,11 @@ def messages(packets: Packets, flows: Biflows, pieces: Pieces, pause_ns: int) ->
     if not len(pieces):
         nothing = np.zeros(0, np.int64)
         none = Messages(nothing, nothing, nothing, nothing, np.zeros(0, np.uint8), nothing, nothing)
-        return none, PayloadStore(packets.data, nothing, nothing, np.zeros(1, np.int64))
+        return none, PayloadStore(spool.kept(nothing), nothing, nothing, np.zeros(1, np.int64))
+    rows = flows.rows
     flow, direction = flows.flow[pieces.place], flows.direction[pieces.place]
-    row = flows.packet[pieces.place]
-    written_ns = packets.time_ns[flows.packet[pieces.written]]
-    begins = np.flatnonzero(_begins(packets.protocol[row] == TCP, flow, direction, written_ns, pieces, pause_ns))
+    written_ns = rows.time_ns[pieces.written]
+    begins = np.flatnonzero(_begins(rows.protocol[pieces.place] == TCP, flow, direction, written_ns, pieces, pause_ns))
     ends = np.append(begins[1:], len(pieces)) - 1
 
     owner = flow[begins]
@@ -50,13 +51,13 @@ def messages(packets: Packets, flows: Biflows, pieces: Pieces, pause_ns: int) ->
     first = np.ones(len(begins), np.bool_)
     first[1:] = owner[1:] != owner[:-1]
     quiet_since = np.concatenate(([0], end_ns[:-1]))
-    quiet_since[first] = _opened_ns(packets, flows)[owner[first]]
+    quiet_since[first] = _opened_ns(flows)[owner[first]]
     place = np.arange(len(begins))
-    whole, store = _payloads(packets, row, pieces, begins)
+    whole, store = _payloads(rows, pieces, begins, spool)
     made = Messages(
         flow=owner,
         sequence=place - np.maximum.accumulate(np.where(first, place, 0)),
-        offset_ns=start_ns - packets.time_ns[flows.packet[flows.start[owner]]],
+        offset_ns=start_ns - rows.time_ns[flows.start[owner]],
         gap_ns=np.maximum(start_ns - quiet_since, 0),
         direction=direction[begins],
         octets=np.add.reduceat(pieces.octets + np.maximum(pieces.hole_octets, 0), begins),
@@ -76,21 +77,19 @@ def _begins(is_tcp: Bool, flow: Int64, direction: UInt8, written_ns: Int64, piec
     return begins
 
 
-def _opened_ns(packets: Packets, flows: Biflows) -> Int64:
+def _opened_ns(flows: Biflows) -> Int64:
     """When the last SYN of each flow passed, else its first packet."""
-    time_ns = packets.time_ns[flows.packet]
-    syn = (packets.tcp_flags[flows.packet] & SYN) != 0
+    time_ns = flows.rows.time_ns
+    syn = (flows.rows.tcp_flags & SYN) != 0
     return np.maximum.reduceat(np.where(syn, time_ns, time_ns[flows.start[flows.flow]]), flows.start[:-1])
 
 
-def _payloads(packets: Packets, row: Int64, pieces: Pieces, begins: Int64) -> tuple[Bool, PayloadStore]:
-    complete = (packets.captured_octets[row] - pieces.skip_octets >= pieces.octets) & (pieces.hole_octets == 0)
+def _payloads(rows: Rows, pieces: Pieces, begins: Int64, spool: Spool) -> tuple[Bool, PayloadStore]:
+    place = pieces.place
+    complete = (rows.captured_octets[place] - pieces.skip_octets >= pieces.octets) & (pieces.hole_octets == 0)
     whole = np.logical_and.reduceat(complete, begins)
     sizes = np.diff(np.append(begins, len(pieces)))
     kept = np.repeat(whole, sizes)
-    return whole, PayloadStore(
-        data=packets.data,
-        offset=(packets.payload_offset[row] + pieces.skip_octets)[kept],
-        octets=pieces.octets[kept],
-        start=np.concatenate(([0], np.cumsum(sizes[whole]))).astype(np.int64),
-    )
+    at = (rows.at[place] + pieces.skip_octets)[kept]
+    start = np.concatenate(([0], np.cumsum(sizes[whole]))).astype(np.int64)
+    return whole, PayloadStore(spool.kept(at), at, pieces.octets[kept], start)

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from replay.biflow import Biflows, Timeouts, biflows
+from replay.biflow import Timeouts
 from replay.columns import SYN, TCP, Int64, Packets, UInt8
+from replay.first_words import COLLECTED, HEARD
+from replay.flow_table import Ended, FlowTable
 from replay.message import Messages, messages
-from replay.outcome import FlagsByFlow, closes, end_reasons, outcomes
-from replay.packets import read_packets
-from replay.payload import PayloadStore, recognised
+from replay.outcome import closes, end_reasons, grades, outcomes, turned
+from replay.packets import PacketStream
+from replay.payload import PayloadStore, Recognition, agreed, port_application
+from replay.rows import Biflows, Rows, Waiting
+from replay.spool import Spool
 from replay.stream import Positions, positions
+from replay.tuples import Numbered
 
-__all__ = ["PAUSE_NS", "Metered", "PayloadStore", "Timeouts", "meter", "read_traffic"]
+__all__ = ["PAUSE_NS", "Metered", "PayloadStore", "StreamMeter", "Timeouts", "meter", "metered", "read_traffic"]
 
 PAUSE_NS = 200_000_000
 UNTIMED = Timeouts()
@@ -39,7 +43,7 @@ class Metered:
     `segments` has a row per packet of a flow, by flow and time: flow_id, direction (0 forward, 1 reverse),
     time_ns, stream_offset, octets (payload), tcp_flags, retransmission (no new byte, or a SYN or FIN again),
     hop_limit. `packets` counts the decoded packets, ICMP errors included. `flow_id` is a categorical in
-    messages and segments.
+    messages and segments. `numbers` are the flows' places in the stream, by first packet.
     """
 
     flows: pd.DataFrame
@@ -48,104 +52,193 @@ class Metered:
     payloads: PayloadStore
     packets: int
     skipped: Counter[str]
+    numbers: Int64
 
 
-def read_traffic(paths: Sequence[Path], timeouts: Timeouts = UNTIMED) -> Metered:
-    """Read and meter captures, recognising applications and labels from the first words of every flow.
+def read_traffic(paths: Sequence[Path], timeouts: Timeouts = UNTIMED, *, flows_only: bool = False) -> Metered:
+    """Read and meter captures in bounded memory, but for the tables that come out.
 
-    Raises InvalidCapture as read_packets does.
+    With flows_only there are no messages, segments and payloads. Raises InvalidCapture as PacketStream does.
     """
-    packets, skipped = read_packets(paths)
-    metered = meter(packets, timeouts)
-    skipped.update(metered.skipped)
-    flows = _with_applications(metered)
-    return Metered(flows, metered.messages, metered.segments, metered.payloads, metered.packets, skipped)
+    stream = PacketStream(paths)
+    whole = joined(list(metered(stream, timeouts, flows_only=flows_only)))
+    return replace(whole, skipped=stream.skipped + whole.skipped)
 
 
 def meter(packets: Packets, timeouts: Timeouts = UNTIMED, pause_ns: int = PAUSE_NS) -> Metered:
     """Meter packets into biflows, their messages and segments; a side's silence above pause_ns begins a new message.
 
-    Application and label stay empty, priority `normal` and class `other`: what needs payload or policy is added
-    by others.
+    Priority is `normal` and class `other`: what needs policy is added by others.
     """
-    grouped = biflows(packets, timeouts)
-    placed, pieces, skipped = positions(packets, grouped)
-    said, payloads = messages(packets, grouped, pieces, pause_ns)
-    flows = _flows(packets, grouped, said, timeouts, skipped)
-    names = flows["flow_id"].tolist()
-    return Metered(
-        flows=flows,
-        messages=_messages(said, names),
-        segments=_segments(packets, grouped, placed, names),
-        payloads=payloads,
-        packets=len(packets),
-        skipped=skipped,
-    )
+    return joined(list(metered([packets], timeouts, pause_ns)))
 
 
-def _flows(
-    packets: Packets, grouped: Biflows, said: Messages, timeouts: Timeouts, skipped: Counter[str]
-) -> pd.DataFrame:
-    count = len(grouped)
-    rows, first = grouped.packet, grouped.packet[grouped.start[:-1]]
-    reverse = grouped.direction == 1
-    turned = grouped.direction[grouped.start[:-1]] == 1
-    version, protocol = packets.version[first], packets.protocol[first]
-    source = np.where(turned[:, None], packets.destination_address[first], packets.source_address[first])
-    destination = np.where(turned[:, None], packets.source_address[first], packets.destination_address[first])
-    source_port = np.where(turned, packets.destination_port[first], packets.source_port[first])
-    destination_port = np.where(turned, packets.source_port[first], packets.destination_port[first])
+def metered(
+    chunks: Iterable[Packets], timeouts: Timeouts = UNTIMED, pause_ns: int = PAUSE_NS, *, flows_only: bool = False
+) -> Iterator[Metered]:
+    """The flows of a stream as they end, a piece for every chunk and one for the rest."""
+    stream = StreamMeter(timeouts, pause_ns, flows_only=flows_only)
+    for packets in chunks:
+        yield stream.feed(packets)
+    yield stream.finish()
 
-    def total(of: Int64 | None, where: npt.NDArray[np.bool_]) -> Int64:
-        weights = None if of is None else of[where]
-        return np.bincount(grouped.flow[where], weights=weights, minlength=count).astype(np.int64)
 
-    octets = packets.ip_octets[rows].astype(np.int64)
-    flags = packets.tcp_flags[rows]
+class StreamMeter:
+    """Chunks of packets in, tables of the flows that have ended out.
+
+    It remembers open flows (by timeouts, see there) and, unless flows_only, their packets without payload. All
+    pieces joined are the same for any cutting into chunks, as long as no packet comes in a later chunk than an
+    earlier time asks for.
+    """
+
+    def __init__(self, timeouts: Timeouts = UNTIMED, pause_ns: int = PAUSE_NS, *, flows_only: bool = False) -> None:
+        self._table = FlowTable(Numbered(), timeouts)
+        self._pause_ns, self._flows_only = pause_ns, flows_only
+        self._waiting, self._spool, self._packets = Waiting(), Spool(), 0
+
+    def feed(self, packets: Packets) -> Metered:
+        """Add the next chunk, in the order of time; returns the flows that ended."""
+        assigned, ended = self._table.feed(packets)
+        if not self._flows_only and len(assigned.row):
+            begin = int(packets.payload_offset.min())
+            until = int((packets.payload_offset + packets.captured_octets).max())
+            at = self._spool.add(packets.data[begin:until]) - begin
+            self._waiting.add(Rows.of(packets, assigned, self._packets, at))
+        self._packets += len(packets)
+        return self._told(ended, len(packets))
+
+    def finish(self) -> Metered:
+        """The flows that are open still; the stream has ended."""
+        return self._told(self._table.finish(), 0)
+
+    def _told(self, ended: Ended, packets: int) -> Metered:
+        flows = _flows(ended, self._table.timeouts)
+        names = flows["flow_id"].tolist()
+        numbers = ended.records["number"]
+        grouped = Biflows.of(self._waiting.pop(numbers), numbers, ended.records["forward"])
+        placed, pieces = positions(grouped)
+        said, payloads = messages(grouped, pieces, self._pause_ns, self._spool)
+        self._spool.trim(self._waiting.first_at(self._spool.end()))
+        skipped, self._table.skipped = self._table.skipped, Counter()
+        return Metered(
+            flows=flows,
+            messages=_messages(said, names),
+            segments=_segments(grouped, placed, names),
+            payloads=payloads,
+            packets=packets,
+            skipped=skipped,
+            numbers=numbers,
+        )
+
+
+def joined(pieces: Sequence[Metered]) -> Metered:
+    """The pieces of one stream as one, its flows in the order of their first packets."""
+    full = [piece for piece in pieces if len(piece.flows)] or list(pieces[-1:])
+    packets, skipped = sum(piece.packets for piece in pieces), Counter[str]()
+    for piece in pieces:
+        skipped.update(piece.skipped)
+    if len(full) == 1:
+        return replace(full[0], packets=packets, skipped=skipped)
+    numbers = np.concatenate([piece.numbers for piece in full])
+    order = np.argsort(numbers, kind="stable")
+    flows = pd.concat([piece.flows for piece in full], ignore_index=True).iloc[order].reset_index(drop=True)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    names = pd.Index(flows["flow_id"].tolist(), dtype="str")
+    begins = np.cumsum([0] + [len(piece.flows) for piece in full])
+    refs = np.cumsum([0] + [len(piece.payloads) for piece in full])
+
+    def table(name: str) -> pd.DataFrame:
+        parts = []
+        for piece, begin, ref in zip(full, begins.tolist(), refs.tolist(), strict=False):
+            part: pd.DataFrame = getattr(piece, name)
+            codes = rank[begin + part["flow_id"].cat.codes.to_numpy().astype(np.int64)]
+            changed = {"flow_id": codes}
+            if name == "messages":
+                changed["payload_ref"] = np.where(part["payload_ref"] < 0, -1, part["payload_ref"] + ref)
+            parts.append(part.assign(**changed))
+        whole = pd.concat(parts, ignore_index=True).sort_values("flow_id", kind="stable", ignore_index=True)
+        return whole.assign(flow_id=pd.Categorical.from_codes(whole["flow_id"], categories=names))
+
+    payloads = PayloadStore.joined([piece.payloads for piece in full])
+    return Metered(flows, table("messages"), table("segments"), payloads, packets, skipped, numbers[order])
+
+
+def _flows(ended: Ended, timeouts: Timeouts) -> pd.DataFrame:
+    records, ends, count = ended.records, ended.ends, len(ended)
+    forward = records["forward"].astype(np.intp)
+    place = np.arange(count)
+    text = ("end_reason", "application", "label", "outcome", "close", "grade", "priority", "flow_class")
+    packets, octets, facts = (turned(ended, name) for name in ("packets", "octets", "facts"))
+    application, label = _applications(ended)
     columns = {
-        "start_ns": packets.time_ns[first],
-        "end_ns": packets.time_ns[rows[grouped.start[1:] - 1]],
-        "protocol": protocol.astype(np.int64),
-        "source_address": _texts(source, version),
-        "source_port": source_port.astype(np.int64),
-        "destination_address": _texts(destination, version),
-        "destination_port": destination_port.astype(np.int64),
-        "forward_packets": total(None, ~reverse),
-        "reverse_packets": total(None, reverse),
-        "forward_octets": total(octets, ~reverse),
-        "reverse_octets": total(octets, reverse),
-        "tcp_flags_forward": _flags_seen(np.where(reverse, 0, flags), grouped),
-        "tcp_flags_reverse": _flags_seen(np.where(reverse, flags, 0), grouped),
-        "end_reason": end_reasons(packets, grouped, timeouts),
-        "application": np.full(count, "", dtype=object),
-        "label": np.full(count, "", dtype=object),
-        "outcome": outcomes(packets, grouped, skipped),
-        "close": closes(packets, grouped),
-        "grade": _grades(packets, grouped, said),
+        "start_ns": records["start_ns"],
+        "end_ns": records["end_ns"],
+        "protocol": ends.protocol.astype(np.int64),
+        "source_address": _texts(ends.address[place, forward], ends.version),
+        "source_port": ends.port[place, forward].astype(np.int64),
+        "destination_address": _texts(ends.address[place, 1 - forward], ends.version),
+        "destination_port": ends.port[place, 1 - forward].astype(np.int64),
+        "forward_packets": packets[0],
+        "reverse_packets": packets[1],
+        "forward_octets": octets[0],
+        "reverse_octets": octets[1],
+        "tcp_flags_forward": (facts[0] & 0xFF).astype(np.int64),
+        "tcp_flags_reverse": (facts[1] & 0xFF).astype(np.int64),
+        "end_reason": end_reasons(ended),
+        "application": application,
+        "label": label,
+        "outcome": outcomes(ended),
+        "close": closes(ended),
+        "grade": grades(ended),
         "priority": np.full(count, "normal", dtype=object),
         "flow_class": np.full(count, "other", dtype=object),
     }
     table = pd.DataFrame(columns)
-    text = ("end_reason", "application", "label", "outcome", "close", "grade", "priority", "flow_class")
     table = table.astype(dict.fromkeys(("source_address", "destination_address", *text), "str"))
-    table.insert(0, "flow_id", pd.Series(_names(table, grouped.ordinal), dtype="str"))
+    since = None if timeouts.forget_ns is None else records["start_ns"]
+    table.insert(0, "flow_id", pd.Series(_names(table, records["ordinal"], since), dtype="str"))
     return table
 
 
-def _flags_seen(flags: UInt8, grouped: Biflows) -> Int64:
-    if not len(grouped):
-        return np.zeros(0, np.int64)
-    return np.bitwise_or.reduceat(flags, grouped.start[:-1]).astype(np.int64)
+def _applications(ended: Ended) -> tuple[list[str], list[str]]:
+    """What each flow speaks and whom it asks for, from the first words of both ends; a port is the last resort."""
+    records, ends = ended.records, ended.ends
+    forward = records["forward"].tolist()
+    opened = (((records["facts"][:, 0] | records["facts"][:, 1]) & SYN) != 0) | (ends.protocol != TCP)
+    silent = ~opened | (turned(ended, "words")[0] == 0)
+    ports = ends.port[np.arange(len(ended)), 1 - records["forward"].astype(np.intp)]
+    known: dict[tuple[int, int], str] = {}
+    application, label = [""] * len(ended), [""] * len(ended)
+    for place in np.flatnonzero(silent).tolist():
+        key = (int(ends.protocol[place]), int(ports[place]))
+        if key not in known:
+            known[key] = port_application(*key)
+        application[place] = known[key]
+    for place in np.flatnonzero(opened & (records["words"] == COLLECTED).any(axis=1)).tolist():
+        lane = int(records["number"][place]) * 2
+        asked, answered = ended.said.get(lane + forward[place]), ended.said.get(lane + 1 - forward[place])
+        heard = asked is not None or records["words"][place, forward[place]] == HEARD
+        found: Recognition = agreed(
+            int(ends.protocol[place]),
+            int(ports[place]),
+            asked.as_initiator if asked else None,
+            answered.as_responder if answered else None,
+            heard=heard,
+        )
+        application[place], label[place] = found.application, found.label
+    return application, label
 
 
 def _texts(addresses: UInt8, version: UInt8) -> list[str]:
     known: dict[tuple[bytes, int], str] = {}
     out: list[str] = []
-    for address, number in zip(addresses, version.tolist(), strict=True):
-        key = (address.tobytes(), number)
-        if key not in known:
-            known[key] = _text(*key)
-        out.append(known[key])
+    raw = np.ascontiguousarray(addresses).view("V16").reshape(-1).tolist()
+    for key in zip(raw, version.tolist(), strict=True):
+        text = known.get(key)
+        if text is None:
+            text = known[key] = _text(*key)
+        out.append(text)
     return out
 
 
@@ -155,21 +248,17 @@ def _text(address: bytes, version: int) -> str:
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
-def _names(table: pd.DataFrame, ordinal: Int64) -> list[str]:
-    """12 hexadecimal digits from the five-tuple and its ordinal: the same capture gives the same names."""
-    tuples = zip(
-        table["protocol"], table["source_address"], table["source_port"], table["destination_address"],
-        table["destination_port"], ordinal.tolist(), strict=True,
-    )  # fmt: skip
-    return [blake2b("|".join(map(str, one)).encode(), digest_size=6).hexdigest() for one in tuples]
+def _names(table: pd.DataFrame, ordinal: Int64, since: Int64 | None) -> list[str]:
+    """12 hexadecimal digits from the five-tuple and its ordinal: the same capture gives the same names.
 
-
-def _grades(packets: Packets, grouped: Biflows, said: Messages) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """payload when every byte from the start is at hand; sizes when some were not captured or the start was missed."""
-    by = FlagsByFlow(packets, grouped)
-    missed_start = by.any(by.is_tcp) & ~by.any(by.has(SYN, SYN))
-    incomplete = np.bincount(said.flow[said.payload_ref < 0], minlength=len(grouped)) > 0
-    return np.where(missed_start | incomplete, "sizes", "payload").astype(object)
+    A meter that forgets five-tuples counts their flows anew, so there `since` goes into the name.
+    """
+    columns = [
+        table["protocol"].tolist(), table["source_address"].tolist(), table["source_port"].tolist(),
+        table["destination_address"].tolist(), table["destination_port"].tolist(), ordinal.tolist(),
+    ]  # fmt: skip
+    columns += [] if since is None else [since.tolist()]
+    return [blake2b("|".join(map(str, one)).encode(), digest_size=6).hexdigest() for one in zip(*columns, strict=True)]
 
 
 def _messages(said: Messages, names: list[str]) -> pd.DataFrame:
@@ -186,41 +275,17 @@ def _messages(said: Messages, names: list[str]) -> pd.DataFrame:
     )
 
 
-def _segments(packets: Packets, grouped: Biflows, placed: Positions, names: list[str]) -> pd.DataFrame:
-    rows = grouped.packet
+def _segments(grouped: Biflows, placed: Positions, names: list[str]) -> pd.DataFrame:
+    rows = grouped.rows
     return pd.DataFrame(
         {
             "flow_id": pd.Categorical.from_codes(grouped.flow, categories=pd.Index(names, dtype="str")),
             "direction": grouped.direction,
-            "time_ns": packets.time_ns[rows],
+            "time_ns": rows.time_ns,
             "stream_offset": placed.stream_offset,
-            "octets": packets.payload_octets[rows].astype(np.int64),
-            "tcp_flags": packets.tcp_flags[rows],
+            "octets": rows.payload_octets.astype(np.int64),
+            "tcp_flags": rows.tcp_flags,
             "retransmission": placed.retransmission,
-            "hop_limit": packets.hop_limit[rows],
+            "hop_limit": rows.hop_limit,
         }
-    )
-
-
-def _with_applications(metered: Metered) -> pd.DataFrame:
-    flows, spoken = metered.flows, metered.messages
-    first = spoken.drop_duplicates(["flow_id", "direction"])
-    words: dict[tuple[str, int], bytes | None] = {
-        (flow_id, direction): metered.payloads[ref] if ref >= 0 else None
-        for flow_id, direction, ref in zip(
-            first["flow_id"], first["direction"], first["payload_ref"].tolist(), strict=True
-        )
-    }
-    opened = ((flows["tcp_flags_forward"] | flows["tcp_flags_reverse"]) & SYN != 0) | (flows["protocol"] != TCP)
-    found = [
-        recognised(
-            protocol, port, words.get((flow_id, 0)) if is_open else None, words.get((flow_id, 1)) if is_open else None
-        )
-        for flow_id, protocol, port, is_open in zip(
-            flows["flow_id"], flows["protocol"], flows["destination_port"], opened, strict=True
-        )
-    ]
-    return flows.assign(
-        application=pd.Series([one.application for one in found], index=flows.index, dtype="str"),
-        label=pd.Series([one.label for one in found], index=flows.index, dtype="str"),
     )

@@ -1,42 +1,30 @@
-"""How the network and the other end met each flow, and how it ended. Knows flags and ICMP errors, no payload."""
+"""How the network and the other end met each flow, and how it ended. Knows what was seen of a flow, no packet."""
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from replay.biflow import ENDED_BY_ACTIVE, ENDED_BY_IDLE, ENDED_BY_SYN, Biflows, Timeouts, endpoint_words
-from replay.columns import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, Bool, Int64, Packets
+from replay.biflow import ACTIVE, IDLE, NEW_SYN
+from replay.columns import FIN, RST, SYN, TCP, Bool
+from replay.flow_table import ESTABLISHED, RST_NUMBERED, SYN_ACK, TRUNCATED, Ended
 
-_FRAGMENTATION_NEEDED = 4
-_UNREACHABLE, _UNREACHABLE_V6 = 3, 1
+Numbers = npt.NDArray[np.integer[Any]]
+Texts = npt.NDArray[np.object_]
 _CLOSES = np.array(["none", "fin_forward", "fin_reverse", "rst_forward", "rst_reverse"], dtype=object)
 _OUTCOMES = np.array(["unanswered", "denied", "reset", "accepted"], dtype=object)
 
 
-class FlagsByFlow:
-    """Which flows have at least one packet of a kind."""
-
-    def __init__(self, packets: Packets, flows: Biflows) -> None:
-        rows = flows.packet
-        self.flags = packets.tcp_flags[rows]
-        self.is_tcp = packets.protocol[rows] == TCP
-        self.reverse = flows.direction == 1
-        self._flow, self._count = flows.flow, len(flows)
-
-    def any(self, where: Bool) -> Bool:
-        """The flows with at least one packet of the mask."""
-        seen: Bool = np.bincount(self._flow[where], minlength=self._count) > 0
-        return seen
-
-    def has(self, mask: int, value: int) -> Bool:
-        """The TCP packets whose flags under the mask are the value."""
-        having: Bool = self.is_tcp & ((self.flags & mask) == value)
-        return having
+def turned(ended: Ended, name: str) -> tuple[Numbers, Numbers]:
+    """A column that is kept by end, as that of the initiator and that of the responder."""
+    both, forward = ended.records[name], ended.records["forward"].astype(np.intp)
+    place = np.arange(len(both))
+    return both[place, forward], both[place, 1 - forward]
 
 
-def outcomes(packets: Packets, flows: Biflows, skipped: Counter[str]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+def outcomes(ended: Ended) -> Texts:
     """accepted, reset, denied or unanswered, for every flow.
 
     TCP is accepted when the SYN was answered or anything was acknowledged after it, reset when a RST was the
@@ -44,90 +32,47 @@ def outcomes(packets: Packets, flows: Biflows, skipped: Counter[str]) -> np.ndar
     (RFC 9293, 3.10.7.1). Denied is an ICMP destination unreachable that quotes the initiator's packet, and no
     answer. Other protocols: any answer accepts.
     """
-    by = FlagsByFlow(packets, flows)
-    shaken = by.has(SYN | ACK, SYN | ACK) & by.reverse
-    established = by.has(SYN | RST | ACK, ACK)
-    refused = by.has(RST, RST) & by.reverse
-    answers_syn = packets.sequence[flows.packet] == 0
-    joined = ~by.any(by.has(SYN, SYN))[flows.flow] & refused & ~answers_syn
-    answered = by.any(shaken | established | joined | (~by.is_tcp & by.reverse))
-    reset = by.any(refused)
-    rank = np.where(_denied(packets, flows, skipped), 1, 0)
-    rank = np.where(reset, 2, rank)
+    forward, reverse = turned(ended, "facts")
+    is_tcp = ended.ends.protocol == TCP
+    either = forward | reverse
+    joined = _has(reverse, RST_NUMBERED) & ~_has(either, SYN)
+    answered = _has(reverse, SYN_ACK) | _has(either, ESTABLISHED) | joined
+    answered |= ~is_tcp & (turned(ended, "packets")[1] > 0)
+    denied = (ended.records["denied"] >> ended.records["forward"]) & 1
+    rank = np.where(denied == 1, 1, 0)
+    rank = np.where(_has(reverse, RST), 2, rank)
     rank = np.where(answered, 3, rank)
     return _OUTCOMES[rank]
 
 
-def closes(packets: Packets, flows: Biflows) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+def closes(ended: Ended) -> Texts:
     """Who closed each TCP flow first and how: fin_forward, fin_reverse, rst_forward, rst_reverse or none."""
-    rows = flows.packet
-    flags = np.where(packets.protocol[rows] == TCP, packets.tcp_flags[rows], 0)
-    place = np.flatnonzero(flags & (FIN | RST))
-    flow, first = np.unique(flows.flow[place], return_index=True)
-    place = place[first]
-    number = np.zeros(len(flows), np.int64)
-    number[flow] = 1 + flows.direction[place] + np.where(flags[place] & RST, 2, 0)
-    return _CLOSES[number]
+    kept = ended.records["close"].astype(np.int64)
+    by_greater = (kept - 1) & 1
+    number = 1 + (by_greater ^ ended.records["forward"]) + np.where(kept > 2, 2, 0)
+    return _CLOSES[np.where(kept == 0, 0, number)]
 
 
-def end_reasons(packets: Packets, flows: Biflows, timeouts: Timeouts) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """Why each record ended (RFC 5102 flowEndReason): idle, active, end_of_flow or forced (the capture ended first)."""
-    reasons = np.full(len(flows), "forced", dtype=object)
-    if not len(flows):
-        return reasons
-    by = FlagsByFlow(packets, flows)
-    finished = by.any(by.has(RST, RST)) | (
-        by.any(by.has(FIN, FIN) & by.reverse) & by.any(by.has(FIN, FIN) & ~by.reverse)
-    )
-    if timeouts.idle_ns is not None:
-        last_ns = packets.time_ns[flows.packet[flows.start[1:] - 1]]
-        reasons[packets.time_ns[-1] - last_ns > timeouts.idle_ns] = "idle"
-    for kind, reason in ((ENDED_BY_IDLE, "idle"), (ENDED_BY_ACTIVE, "active"), (ENDED_BY_SYN, "end_of_flow")):
-        reasons[flows.cut_by == kind] = reason
-    reasons[finished] = "end_of_flow"
+def end_reasons(ended: Ended) -> Texts:
+    """Why each record ended (RFC 5102 flowEndReason): idle, active, end_of_flow or forced (the stream ended first)."""
+    cut_by = ended.records["cut_by"]
+    forward, reverse = turned(ended, "facts")
+    over = _has(forward | reverse, RST) | (_has(forward, FIN) & _has(reverse, FIN))
+    reasons = np.full(len(ended), "forced", dtype=object)
+    for kind, reason in ((IDLE, "idle"), (ACTIVE, "active"), (NEW_SYN, "end_of_flow")):
+        reasons[cut_by == kind] = reason
+    reasons[over] = "end_of_flow"
     return reasons
 
 
-def _denied(packets: Packets, flows: Biflows, skipped: Counter[str]) -> Bool:
-    denied = np.zeros(len(flows), np.bool_)
-    quotes = packets.quotes
-    if not len(quotes):
-        return denied
-    flow, forward = _quoted_flows(packets, flows)
-    if (flow < 0).any():
-        skipped["icmp_error_without_flow"] += int((flow < 0).sum())
-    kind, code, protocol = (
-        column[quotes.packet] for column in (packets.icmp_type, packets.icmp_code, packets.protocol)
-    )
-    refuses = (protocol == ICMP) & (kind == _UNREACHABLE) & (code != _FRAGMENTATION_NEEDED)
-    refuses |= (protocol == ICMPV6) & (kind == _UNREACHABLE_V6)
-    denied[flow[refuses & forward & (flow >= 0)]] = True
-    return denied
+def grades(ended: Ended) -> Texts:
+    """payload when every byte from the start is at hand; sizes when some were not captured or the start was missed."""
+    forward, reverse = turned(ended, "facts")
+    missed_start = (ended.ends.protocol == TCP) & ~_has(forward | reverse, SYN)
+    incomplete = _has(forward | reverse, TRUNCATED) | ended.torn.any(axis=1)
+    return np.where(missed_start | incomplete, "sizes", "payload").astype(object)
 
 
-def _quoted_flows(packets: Packets, flows: Biflows) -> tuple[Int64, Bool]:
-    """The flow that each ICMP error speaks of (-1: none), and whether the quoted packet went forward."""
-    quotes = packets.quotes
-    wanted, wanted_greater = endpoint_words(
-        quotes.source_address, quotes.destination_address, quotes.source_port, quotes.destination_port,
-        quotes.protocol, quotes.version,
-    )  # fmt: skip
-    place = flows.start[:-1]
-    row = flows.packet[place]
-    words, greater = endpoint_words(
-        packets.source_address[row], packets.destination_address[row], packets.source_port[row],
-        packets.destination_port[row], packets.protocol[row], packets.version[row],
-    )  # fmt: skip
-    asked = {key.tobytes() for key in wanted}
-    candidates: dict[bytes, list[int]] = {}
-    for number, key in enumerate(words):
-        if (known := key.tobytes()) in asked:
-            candidates.setdefault(known, []).append(number)
-    started_ns = packets.time_ns[row]
-    flow = np.full(len(quotes), -1, np.int64)
-    for number, key in enumerate(wanted):
-        at_ns = packets.time_ns[quotes.packet[number]]
-        same = candidates.get(key.tobytes(), [])
-        flow[number] = max((one for one in same if started_ns[one] <= at_ns), default=same[0] if same else -1)
-    forward_greater = greater ^ (flows.direction[place] == 1)
-    return flow, (flow >= 0) & (forward_greater[np.maximum(flow, 0)] == wanted_greater) if len(flows) else flow >= 0
+def _has(facts: Numbers, fact: int) -> Bool:
+    having: Bool = (facts & np.uint16(fact)) != 0
+    return having

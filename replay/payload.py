@@ -14,11 +14,17 @@ from typing import overload
 
 import numpy as np
 
-from replay.columns import TCP, UDP, Int64, UInt8
+from replay.columns import TCP, UDP, Int64
+from replay.spool import Kept, Spool
 
 _PORTS = {80: "http", 8080: "http", 443: "tls", 8443: "tls", 53: "dns", 6379: "redis", 5432: "postgres", 22: "ssh"}
 _UDP_PORTS = {53: "dns", 5353: "dns", 5355: "dns"}
+DATAGRAM_PORTS = tuple(_UDP_PORTS)
+"""The UDP ports whose words are understood."""
+SPOKEN_PORTS = tuple(port for port, name in _PORTS.items() if name in ("dns", "redis"))
+"""The TCP ports at which words of any kind may mean something."""
 _REQUEST_LINE = re.compile(rb"[A-Z]{3,16} [^ \r\n]{1,8192} HTTP/1\.[01]\r?\n")
+_WORD = re.compile(rb"[A-Za-z]{1,16}(?:[ \r]|$)")
 _HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]{1,255}?)[ \t]*(?:\r?\n|$)", re.IGNORECASE)
 _RESP_ARRAY = re.compile(rb"\*\d{1,7}\r\n\$\d{1,9}\r\n")
 _RESP_INLINE = re.compile(rb"(?:PING|INFO|QUIT|AUTH|SELECT|HELLO|GET|SET)\b[^\r\n]{0,1024}\r\n", re.IGNORECASE)
@@ -28,11 +34,11 @@ _LONGEST_HEAD = 16_384
 
 
 class PayloadStore(Sequence[bytes]):
-    """Message payloads by reference (`payloads[ref]`), joined from slices of the capture when asked for."""
+    """Message payloads by reference (`payloads[ref]`), joined from where they are kept when asked for."""
 
-    def __init__(self, data: UInt8, offset: Int64, octets: Int64, start: Int64) -> None:
-        self._data = data
-        self._offset = offset
+    def __init__(self, kept: Kept, at: Int64, octets: Int64, start: Int64) -> None:
+        self._kept = kept
+        self._at = at
         self._octets = octets
         self._start = start
 
@@ -41,8 +47,22 @@ class PayloadStore(Sequence[bytes]):
         """A store of payloads that are at hand as bytes."""
         kept = list(payloads)
         sizes = np.array([len(payload) for payload in kept], dtype=np.int64)
-        data = np.frombuffer(b"".join(kept), dtype=np.uint8)
-        return cls(data, np.cumsum(sizes) - sizes, sizes, np.arange(len(kept) + 1, dtype=np.int64))
+        spool = Spool()
+        begin = spool.add(np.frombuffer(b"".join(kept), dtype=np.uint8))
+        at = begin + np.cumsum(sizes) - sizes
+        return cls(spool.kept(at), at, sizes, np.arange(len(kept) + 1, dtype=np.int64))
+
+    @classmethod
+    def joined(cls, stores: Sequence[PayloadStore]) -> PayloadStore:
+        """The payloads of all, one store's after the other's."""
+        begins = np.cumsum([0] + [len(store._at) for store in stores])
+        starts = [store._start[:-1] + begin for store, begin in zip(stores, begins.tolist(), strict=False)]
+        return cls(
+            Kept.joined([store._kept for store in stores]),
+            np.concatenate([store._at for store in stores]),
+            np.concatenate([store._octets for store in stores]),
+            np.concatenate([*starts, begins[-1:]]).astype(np.int64),
+        )
 
     def __len__(self) -> int:
         return len(self._start) - 1
@@ -57,8 +77,7 @@ class PayloadStore(Sequence[bytes]):
         if not 0 <= ref < len(self):
             raise IndexError(f"payload {ref} of {len(self)}")
         pieces = range(int(self._start[ref]), int(self._start[ref + 1]))
-        spans = ((int(self._offset[at]), int(self._octets[at])) for at in pieces)
-        return b"".join(self._data[begin : begin + octets].tobytes() for begin, octets in spans)
+        return b"".join(self._kept.read(int(self._at[at]), int(self._octets[at])) for at in pieces)
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[ref] for ref in range(len(self)))
@@ -74,23 +93,58 @@ class Recognition:
 
 def recognised(protocol: int, port: int, forward: bytes | None, reverse: bytes | None) -> Recognition:
     """What the first words of the initiator and of the responder say; None stands for words that were not captured."""
-    if protocol == TCP:
-        found = _tcp(port, (forward or b"")[:_LONGEST_HEAD], (reverse or b"")[:_LONGEST_HEAD])
-        return found or Recognition(_PORTS.get(port, "") if forward is None else "")
+    asked = None if forward is None else said_by_initiator(protocol, port, forward)
+    answered = None if reverse is None else said_by_responder(protocol, port, reverse)
+    return agreed(protocol, port, asked, answered, heard=forward is not None)
+
+
+def agreed(
+    protocol: int, port: int, asked: Recognition | None, answered: Recognition | None, *, heard: bool
+) -> Recognition:
+    """What both sides' words together say; without the initiator's (not heard) the port is believed."""
+    found = asked if asked and (asked.label or not answered) else answered or asked
+    return found or Recognition("" if heard else port_application(protocol, port))
+
+
+def port_application(protocol: int, port: int) -> str:
+    """What a well-known port is usually for, or ''."""
+    return {TCP: _PORTS, UDP: _UDP_PORTS}.get(protocol, {}).get(port, "")
+
+
+def said_by_initiator(protocol: int, port: int, words: bytes | bytearray) -> Recognition | None:
+    """What a flow speaks whose initiator begins with these words; None when they say nothing."""
+    words = bytes(words[:_LONGEST_HEAD])
     if protocol == UDP and port in _UDP_PORTS:
-        name = dns_name(forward or b"") or dns_name(reverse or b"")
-        if name is not None:
-            return Recognition("dns", name)
-        return Recognition("dns" if forward is None else "")
-    return Recognition("")
+        name = dns_name(words)
+        return None if name is None else Recognition("dns", name)
+    return _tcp(port, words) if protocol == TCP else None
 
 
-def _tcp(port: int, forward: bytes, reverse: bytes) -> Recognition | None:
+def said_by_responder(protocol: int, port: int, words: bytes | bytearray) -> Recognition | None:
+    """What a flow speaks whose responder, at this port, begins with these words; None when they say nothing."""
+    if protocol == UDP:
+        return said_by_initiator(protocol, port, words)
+    return Recognition("ssh") if protocol == TCP and words.startswith(b"SSH-") else None
+
+
+def unfinished(protocol: int, port: int, words: bytes | bytearray) -> bool:
+    """Whether more words could change what these first ones say."""
+    if protocol != TCP:
+        return False
+    if is_client_hello(words):
+        return len(words) < 5 + int.from_bytes(words[3:5], "big")
+    if words[:1].isalpha() and not words.startswith(b"SSH-"):
+        asks = _WORD.match(words) if b"\n" not in words else _REQUEST_LINE.match(words)
+        return asks is not None and b"\r\n\r\n" not in words
+    return len(words) < (64 if _PORTS.get(port) != "dns" else 2 + int.from_bytes(words[:2], "big"))
+
+
+def _tcp(port: int, forward: bytes) -> Recognition | None:
     if _REQUEST_LINE.match(forward):
         return Recognition("http", http_host(forward))
     if is_client_hello(forward):
         return Recognition("tls", server_name(forward))
-    if forward.startswith(b"SSH-") or reverse.startswith(b"SSH-"):
+    if forward.startswith(b"SSH-"):
         return Recognition("ssh")
     if _RESP_ARRAY.match(forward) or (_PORTS.get(port) == "redis" and _RESP_INLINE.match(forward)):
         return Recognition("redis")
@@ -119,7 +173,7 @@ def http_host(request: bytes) -> str:
     return bracketed[1] if bracketed else re.sub(r":\d*$", "", host)
 
 
-def is_client_hello(payload: bytes) -> bool:
+def is_client_hello(payload: bytes | bytearray) -> bool:
     """Whether a TLS handshake record with a ClientHello begins here."""
     return len(payload) >= 6 and payload[0] == _HANDSHAKE_RECORD and payload[1] == 3 and payload[5] == _CLIENT_HELLO
 

@@ -7,17 +7,14 @@ count octets sent.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from replay.biflow import Biflows
-from replay.columns import FIN, SYN, TCP, Bool, Int64, Packets
-
-# A hole larger than this is a capture that lost more than a message's worth: its size is not believed.
-LARGEST_HOLE_OCTETS = 1 << 20
+from replay.columns import FIN, SYN, TCP, Bool, Int64
+from replay.coverage import LARGEST_HOLE_OCTETS
+from replay.rows import Biflows, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +45,18 @@ class Pieces:
         return len(self.place)
 
 
-def positions(packets: Packets, flows: Biflows) -> tuple[Positions, Pieces, Counter[str]]:
+def positions(flows: Biflows) -> tuple[Positions, Pieces]:
     """Place every packet in its stream, find retransmissions, and cut the payload into pieces of new bytes."""
-    skipped: Counter[str] = Counter()
-    rows = flows.packet
+    rows = flows.rows
     side = flows.flow * 2 + flows.direction
-    is_tcp = packets.protocol[rows] == TCP
-    octets = packets.payload_octets[rows].astype(np.int64)
+    is_tcp = rows.protocol == TCP
+    octets = rows.payload_octets.astype(np.int64)
     order = np.argsort(side, kind="stable")
     offset = np.zeros(len(rows), np.int64)
     if len(rows):
         offset[order] = np.where(
             is_tcp[order],
-            _tcp_offsets(packets, rows[order], side[order], octets[order]),
+            _tcp_offsets(rows.taken(order), side[order], octets[order]),
             _running_octets(side[order], octets[order]),
         )
     carried = np.flatnonzero(is_tcp & (octets > 0))
@@ -80,15 +76,14 @@ def positions(packets: Packets, flows: Biflows) -> tuple[Positions, Pieces, Coun
     retransmission = np.zeros(len(rows), np.bool_)
     retransmission[carried] = True
     retransmission[place] = False
-    retransmission |= _repeated_flag(packets, rows, side, SYN) | _repeated_flag(packets, rows, side, FIN)
-    pieces = _ordered(packets, flows, side, place, at, size, skip, skipped)
-    return Positions(offset, retransmission), pieces, skipped
+    retransmission |= _repeated_flag(rows, side, SYN) | _repeated_flag(rows, side, FIN)
+    return Positions(offset, retransmission), _ordered(rows, side, place, at, size, skip)
 
 
-def _tcp_offsets(packets: Packets, rows: Int64, side: Int64, octets: Int64) -> Int64:
+def _tcp_offsets(rows: Rows, side: Int64, octets: Int64) -> Int64:
     """Unwrapped sequence numbers by lane (flow and direction), from the SYN's or else from the lowest byte carried."""
-    syn = (packets.tcp_flags[rows] & SYN) != 0
-    sequence = packets.sequence[rows].astype(np.int64) + syn
+    syn = (rows.tcp_flags & SYN) != 0
+    sequence = rows.sequence.astype(np.int64) + syn
     step = np.zeros(len(rows), np.int64)
     step[1:] = (np.diff(sequence) + (1 << 31)) % (1 << 32) - (1 << 31)
     running = np.cumsum(step)
@@ -168,24 +163,15 @@ def _claimed(covered: list[tuple[int, int]], begin: int, end: int) -> list[tuple
     return free
 
 
-def _repeated_flag(packets: Packets, rows: Int64, side: Int64, flag: int) -> Bool:
-    flagged = np.flatnonzero((packets.protocol[rows] == TCP) & ((packets.tcp_flags[rows] & flag) != 0))
+def _repeated_flag(rows: Rows, side: Int64, flag: int) -> Bool:
+    flagged = np.flatnonzero((rows.protocol == TCP) & ((rows.tcp_flags & flag) != 0))
     repeated = np.zeros(len(rows), np.bool_)
     repeated[flagged] = pd.Series(side[flagged]).duplicated().to_numpy()
-    bare: Bool = repeated & (packets.payload_octets[rows] == 0)
+    bare: Bool = repeated & (rows.payload_octets == 0)
     return bare
 
 
-def _ordered(
-    packets: Packets,
-    flows: Biflows,
-    side: Int64,
-    place: Int64,
-    at: Int64,
-    size: Int64,
-    skip: Int64,
-    skipped: Counter[str],
-) -> Pieces:
+def _ordered(rows: Rows, side: Int64, place: Int64, at: Int64, size: Int64, skip: Int64) -> Pieces:
     """TCP pieces and datagrams of all flows in the order in which their senders wrote them."""
     order = np.lexsort((at, side[place]))
     place, at, size, skip = place[order], at[order], size[order], skip[order]
@@ -195,20 +181,28 @@ def _ordered(
     reached[1:] = np.where(lane[1:] == lane[:-1], at[:-1] + size[:-1], 0)
     hole = np.maximum(at - reached, 0)
     lost = hole > LARGEST_HOLE_OCTETS
-    if lost.any():
-        skipped["stream_hole"] += int(lost.sum())
-    rows = flows.packet
-    datagrams = np.flatnonzero(packets.protocol[rows] != TCP)
-    place_of = np.zeros(len(packets), np.int64)
-    place_of[rows] = np.arange(len(rows))
-    position = packets.fragment_octets[rows[datagrams]].astype(np.int64)
+    datagrams = np.flatnonzero(rows.protocol != TCP)
     columns = (
         np.concatenate((place, datagrams)),
-        np.concatenate((written, place_of[packets.datagram[rows[datagrams]]])),
-        np.concatenate((at, position)),
-        np.concatenate((size, packets.payload_octets[rows[datagrams]].astype(np.int64))),
+        np.concatenate((written, _first_fragments(rows, datagrams))),
+        np.concatenate((at, rows.fragment_octets[datagrams].astype(np.int64))),
+        np.concatenate((size, rows.payload_octets[datagrams].astype(np.int64))),
         np.concatenate((skip, np.zeros(len(datagrams), np.int64))),
         np.concatenate((np.where(lost, -1, hole), np.zeros(len(datagrams), np.int64))),
     )
     order = np.lexsort((columns[2], columns[1]))
     return Pieces(*(column[order] for column in columns))
+
+
+def _first_fragments(rows: Rows, datagrams: Int64) -> Int64:
+    """The place of each datagram's first fragment, its own where that one is in no flow here."""
+    wanted = rows.datagram[datagrams]
+    apart = np.flatnonzero(wanted != rows.packet[datagrams])
+    places = datagrams.copy()
+    if len(apart):
+        by_packet = np.argsort(rows.packet, kind="stable")
+        packets = rows.packet[by_packet]
+        at = np.minimum(np.searchsorted(packets, wanted[apart]), len(packets) - 1)
+        found = packets[at] == wanted[apart]
+        places[apart[found]] = by_packet[at[found]]
+    return places
