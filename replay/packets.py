@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from replay.capture.order import Reordered, merged
+from replay.capture.records import Records, empty, joined
 from replay.columns import Packets, Quotes
-from replay.container import Records, read_records
-from replay.decode import decode
 from replay.errors import InvalidCapture
+from replay.headers.decode import Decoder
 
-__all__ = ["PacketStream", "Packets", "Quotes", "packet_chunks", "read_packets"]
+__all__ = ["CHUNK_OCTETS", "PacketStream", "Packets", "Quotes", "packet_chunks", "read_packets"]
 
 CHUNK_OCTETS = 64 << 20
+FRAGMENT_WINDOW_OCTETS = 1 << 20
+"""How many octets of later packets a later fragment waits for the first one of its datagram."""
 
 
 class PacketStream:
@@ -27,25 +31,49 @@ class PacketStream:
 
     All chunks together are what `read_packets` gives. In a chunk, `datagram` is counted from the chunk's own first
     row: it is negative when the first fragment was in a chunk before. `skipped` counts the records left out so far,
-    `late` the packets that came out of order by more than the reorder window and so stand in a later chunk than
-    their time asks for. Raises InvalidCapture when a file is not a capture, or when all hold no record.
+    `late` the packets that were out of order by more than the reorder window (replay.capture.order) and so stand in
+    a later chunk than their time asks for. With `inner`, a tunnel's packet is replaced by the one inside.
     """
 
     def __init__(self, paths: Sequence[Path], *, chunk_octets: int = CHUNK_OCTETS, inner: bool = False) -> None:
-        self._paths, self._chunk_octets, self._inner = paths, chunk_octets, inner
-        self.skipped: Counter[str] = Counter()
-        self.late = 0
+        if chunk_octets < 1:
+            raise ValueError(f"a chunk of {chunk_octets} octets")
+        self._paths, self._chunk_octets = [Path(path) for path in paths], chunk_octets
+        self._decoder = Decoder(inner)
+        self._order = Reordered()
+        self._waiting = empty()
+        self._read: Counter[str] = Counter()
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many records were left out so far, by reason."""
+        return self._read + self._decoder.skipped
+
+    @property
+    def late(self) -> int:
+        """How many records were handed on after one that passed later."""
+        return self._order.late
 
     def __iter__(self) -> Iterator[Packets]:
-        records = _records(self._paths, self.skipped)
-        ends = np.cumsum(records.captured)
-        begin = 0
-        while begin < len(records):
-            until = int(np.searchsorted(ends, (ends[begin - 1] if begin else 0) + self._chunk_octets))
-            rows = np.arange(begin, min(max(until, begin + 1), len(records)))
-            packets, undecoded = decode(records.taken(rows))
-            self.skipped.update(undecoded)
-            begin = rows[-1] + 1
+        """The chunks, once; raises InvalidCapture when a file is not a capture, or when all of them hold no record."""
+        if not self._paths:
+            raise InvalidCapture(Path(), "no file", "at least one packet")
+        for block in merged(self._paths, self._chunk_octets, self._read):
+            yield from self.decoded(self._order.after(block))
+        yield from self.decoded(self._order.rest(), final=True)
+        if not self._decoder.rows and not self.skipped:
+            raise InvalidCapture(self._paths[0], "a capture without packets", "at least one packet")
+
+    def decoded(self, records: Records, final: bool = False) -> Iterator[Packets]:
+        """The packets of further records, or none as long as all of them wait for first fragments."""
+        records = joined([self._waiting.alone(), records]).in_time_order()
+        if not len(records):
+            return
+        beyond = np.cumsum(records.captured[::-1])[::-1]
+        awaited_from = len(records) if final else int(np.searchsorted(-beyond, -FRAGMENT_WINDOW_OCTETS))
+        packets, used = self._decoder.decode(records, awaited_from)
+        self._waiting = records.taken(slice(used, None))
+        if len(packets):
             yield packets
 
 
@@ -54,43 +82,36 @@ def packet_chunks(paths: Sequence[Path], *, chunk_octets: int = CHUNK_OCTETS, in
     yield from PacketStream(paths, chunk_octets=chunk_octets, inner=inner)
 
 
-def read_packets(paths: Sequence[Path]) -> tuple[Packets, Counter[str]]:
+def read_packets(paths: Sequence[Path], *, inner: bool = False) -> tuple[Packets, Counter[str]]:
     """Read captures into one table of packets sorted by time, with the number of records left out by reason.
 
     A capture may end in the middle of a record, hold garbage between packets or be cut by a snaplen: what could
     not be read is counted, and when that is everything the table is empty. Raises InvalidCapture when a file is
     not a capture, or when all of them together hold no record, readable or not.
     """
-    skipped: Counter[str] = Counter()
-    packets, undecoded = decode(_records(paths, skipped))
-    skipped.update(undecoded)
-    return packets, skipped
+    stream = PacketStream(paths, inner=inner)
+    chunks = list(stream)
+    return concatenated(chunks), stream.skipped
 
 
-def _records(paths: Sequence[Path], skipped: Counter[str]) -> Records:
-    tables: list[Records] = []
-    for path in paths:
-        records, left_out = read_records(Path(path))
-        tables.append(records)
-        skipped.update(left_out)
-    if not skipped and not any(len(records) for records in tables):
-        place = Path(paths[0]) if paths else Path()
-        raise InvalidCapture(place, "a capture without packets" if paths else "no file", "at least one packet")
-    records = _joined(tables)
-    if np.any(records.time_ns[1:] < records.time_ns[:-1]):
-        records = records.taken(np.argsort(records.time_ns, kind="stable"))
-    return records
-
-
-def _joined(tables: list[Records]) -> Records:
-    if len(tables) == 1:
-        return tables[0]
-    begins = np.cumsum([0] + [len(records.data) for records in tables[:-1]])
-    return Records(
-        data=np.concatenate([records.data for records in tables]),
-        offset=np.concatenate([records.offset + begin for records, begin in zip(tables, begins, strict=True)]),
-        captured=np.concatenate([records.captured for records in tables]),
-        wire=np.concatenate([records.wire for records in tables]),
-        time_ns=np.concatenate([records.time_ns for records in tables]),
-        link_type=np.concatenate([records.link_type for records in tables]),
-    )
+def concatenated(chunks: Sequence[Packets]) -> Packets:
+    """The chunks of a stream from its first on as one table, over a copy of their octets."""
+    if not chunks:
+        chunks = [Decoder().decode(empty(), 0)[0]]
+    if len(chunks) == 1:
+        return chunks[0]
+    rows = np.cumsum([0] + [len(chunk) for chunk in chunks[:-1]]).tolist()
+    begins = np.cumsum([0] + [len(chunk.data) for chunk in chunks[:-1]]).tolist()
+    moved = [
+        replace(
+            chunk,
+            payload_offset=chunk.payload_offset + begin,
+            datagram=chunk.datagram + row,
+            quotes=replace(chunk.quotes, packet=chunk.quotes.packet + row),
+        )
+        for chunk, row, begin in zip(chunks, rows, begins, strict=True)
+    ]
+    quotes = Quotes(*(np.concatenate([getattr(one.quotes, f.name) for one in moved]) for f in fields(Quotes)))
+    columns = (f.name for f in fields(Packets) if f.name != "quotes")
+    table = {name: np.concatenate([getattr(one, name) for one in moved]) for name in columns}
+    return Packets(quotes=quotes, **table)

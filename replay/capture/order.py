@@ -1,0 +1,154 @@
+"""Captures to record tables in one order of time, in bounded memory. Knows no file format and no packet header.
+
+Files are merged by time; a file is opened for reading when its first packet is due. Within what is read, records that
+are out of order are put right as long as no more than WINDOW_OCTETS of other packets passed in between; those that
+come later still are handed on late, never lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from replay.capture.reader import CaptureReader, opened
+from replay.capture.records import Records, empty, joined
+from replay.columns import Int64
+
+WINDOW_OCTETS = 4 << 20
+_PEEK_OCTETS = 1 << 16
+_NEVER = (1 << 63) - 1
+
+
+class Reordered:
+    """Passes records on in time order, holding back the latest WINDOW_OCTETS for those that are still to come.
+
+    In the usual case, a block that begins after the held one ends, nothing is copied. `late` counts the records that
+    were handed on after a later one.
+    """
+
+    def __init__(self, window_octets: int = WINDOW_OCTETS) -> None:
+        self._window_octets = window_octets
+        self._held = empty()
+        self._until_ns = -1
+        self.late = 0
+
+    def after(self, block: Records) -> Records:
+        """What may be handed on now that this block came."""
+        block, held = block.in_time_order(), self._held
+        if not len(block):
+            return empty()
+        beyond = _octets_from(held)
+        due = int(np.searchsorted(held.time_ns, block.time_ns[0], side="right"))
+        forced = int(np.searchsorted(-beyond, -self._window_octets, side="left"))
+        safe = int(np.searchsorted(-beyond, block.octets - self._window_octets, side="right"))
+        ready = min(max(due, forced), max(safe, forced))
+        rest = held.taken(slice(ready, None))
+        self._held = joined([rest.alone(), block]).in_time_order() if len(rest) else block
+        return self._handed_on(held.taken(slice(0, ready)))
+
+    def rest(self) -> Records:
+        """What is still held back."""
+        held, self._held = self._held, empty()
+        return self._handed_on(held)
+
+    def _handed_on(self, records: Records) -> Records:
+        if len(records):
+            self.late += int(np.searchsorted(records.time_ns, self._until_ns))
+            self._until_ns = max(self._until_ns, int(records.time_ns[-1]))
+        return records
+
+
+def _octets_from(records: Records) -> Int64:
+    """Captured octets of each record and all after it."""
+    return np.cumsum(records.captured[::-1])[::-1]
+
+
+def merged(paths: Sequence[Path], block_octets: int, skipped: Counter[str]) -> Iterator[Records]:
+    """Blocks of the records of several captures, merged by time as far as each file itself is in order.
+
+    Raises InvalidCapture before the first block when any of the files is no capture.
+    """
+    with ExitStack() as files:
+        if len(paths) == 1:
+            reader = files.enter_context(opened(paths[0], skipped))
+            while not reader.ended:
+                yield reader.read(block_octets)
+            return
+        yield from _merged([_File(path, skipped) for path in paths], block_octets)
+
+
+def first_time_ns(path: Path) -> int:
+    """When the first record of a capture passed; a time beyond all others when it has none."""
+    with opened(path, Counter()) as reader:
+        while not reader.ended:
+            records = reader.read(_PEEK_OCTETS)
+            if len(records):
+                return int(records.time_ns.min())
+    return _NEVER
+
+
+class _File:
+    """A capture of a merge: unopened, then read a block ahead, then done."""
+
+    def __init__(self, path: Path, skipped: Counter[str]) -> None:
+        self.begins_ns = first_time_ns(path)
+        self._path, self._skipped = path, skipped
+        self._files = ExitStack()
+        self._reader: CaptureReader | None = None
+        self.ahead = empty()
+        self.done = False
+
+    def frontier_ns(self) -> int:
+        """No record that is not at hand is expected before this time."""
+        if self.done:
+            return _NEVER
+        return self.begins_ns if self._reader is None or not len(self.ahead) else int(self.ahead.time_ns[-1])
+
+    def read(self, octets: int) -> None:
+        """Take a further block, opening the file first if need be."""
+        if self._reader is None:
+            self._reader = self._files.enter_context(opened(self._path, self._skipped))
+        while not self._reader.ended:
+            block = self._reader.read(octets).in_time_order()
+            if len(block):
+                rest = self.ahead.alone() if len(self.ahead) else self.ahead
+                self.ahead = joined([rest, block]).in_time_order()
+                break
+        if self._reader.ended:
+            self.done = True
+            self._files.close()
+
+    def give(self, before_ns: int) -> Records:
+        """The records at hand from before this time."""
+        count = int(np.searchsorted(self.ahead.time_ns, before_ns)) if before_ns < _NEVER else len(self.ahead)
+        given, self.ahead = self.ahead.taken(slice(0, count)), self.ahead.taken(slice(count, None))
+        return given
+
+    def open(self) -> bool:
+        return self._reader is not None and not self.done
+
+    def close(self) -> None:
+        self._files.close()
+
+
+def _merged(files: Sequence[_File], block_octets: int) -> Iterator[Records]:
+    with ExitStack() as closing:
+        for file in files:
+            closing.callback(file.close)
+        while True:
+            frontier = min((file.frontier_ns() for file in files), default=_NEVER)
+            pieces = [given for file in files if len(given := file.give(frontier))]
+            if len(pieces) == 1:
+                yield pieces[0]
+            elif pieces:
+                yield joined([piece.alone() for piece in pieces]).in_time_order()
+            unfinished = [file for file in files if not file.done]
+            if not unfinished:
+                return
+            wanted = min(unfinished, key=_File.frontier_ns)
+            at_once = sum(file.open() for file in files) + (not wanted.open())
+            wanted.read(max(block_octets // at_once, 1))

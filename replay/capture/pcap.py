@@ -1,0 +1,101 @@
+"""The pcap format: octets to records, as far as they are whole. Knows nothing of files, packing or packet headers.
+
+A record that claims more than the snaplen and 256 KiB is damaged. Reading goes on where two headers in a row are
+plausible: lengths possible, a fraction below a second, within a day of the last good record. Format:
+draft-ietf-opsawg-pcap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+
+from replay.capture.chain import Links, followed, overlapping_words
+from replay.capture.records import Records
+from replay.capture.recovery import RecordFormat, Stop
+from replay.columns import Bool, Int64, UInt8, UInt32
+
+HEADER_OCTETS = 24
+_RECORD_HEADER_OCTETS, _PATCHED_RECORD_HEADER_OCTETS = 16, 24
+# magic as read in big-endian order -> byte order, nanoseconds a fraction, octets of a record header
+MAGICS: dict[int, tuple[str, int, int]] = {
+    0xA1B2C3D4: (">", 1000, _RECORD_HEADER_OCTETS),
+    0xD4C3B2A1: ("<", 1000, _RECORD_HEADER_OCTETS),
+    0xA1B23C4D: (">", 1, _RECORD_HEADER_OCTETS),
+    0x4D3CB2A1: ("<", 1, _RECORD_HEADER_OCTETS),
+    0xA1B2CD34: (">", 1000, _PATCHED_RECORD_HEADER_OCTETS),
+    0x34CDB2A1: ("<", 1000, _PATCHED_RECORD_HEADER_OCTETS),
+}
+_LEAST_LIMIT_OCTETS, _MOST_LIMIT_OCTETS = 1 << 18, 1 << 24
+_DAY_S = 86_400
+
+
+class Pcap(RecordFormat):
+    """Reads one pcap file's octets, which come in pieces; made from its file header."""
+
+    def __init__(self, header: bytes) -> None:
+        self._order, self._fraction_ns, self._header_octets = MAGICS[int.from_bytes(header[:4], "big")]
+        order: Literal["little", "big"] = "little" if self._order == "<" else "big"
+        snaplen, link_type = (int.from_bytes(header[at : at + 4], order) for at in (16, 20))
+        self._link_type = np.array(link_type & 0xFFFF, np.int64)
+        self._limit = min(max(snaplen, _LEAST_LIMIT_OCTETS), _MOST_LIMIT_OCTETS)
+        self._last_s: int | None = None
+
+    def links(self, data: UInt8, begin: int, end: int, final: bool) -> Links:
+        """A plausible record is within a day of the last good one, possible in itself, and so is the one after it."""
+        words = overlapping_words(data, self._order)
+        near = self._last_s
+        if near is None and not self.lost and begin < len(words):
+            near = int(words[begin])
+        earliest = np.uint32(max((near or 0) - _DAY_S, 1))
+        span = np.uint32(2 * _DAY_S if near else 0xFFFFFFFE)
+        fractions = 1_000_000_000 // self._fraction_ns
+
+        def looks(first: UInt32) -> Bool:
+            possible: Bool = (first.astype(np.uint32) - earliest) <= span
+            return possible
+
+        def alone(at: Int64) -> tuple[Bool, Int64]:
+            at = np.minimum(at, end)
+            first, fraction, captured, wire = (words[at + 4 * place].astype(np.uint32) for place in range(4))
+            possible = (fraction < fractions) & (captured <= self._limit) & (captured <= wire) & (wire > 0)
+            return looks(first) & possible & (wire <= _MOST_LIMIT_OCTETS), at + self._header_octets + captured
+
+        def plausible(at: Int64) -> Bool:
+            possible, following = alone(at)
+            another = following + self._header_octets <= end
+            after, _ = alone(np.where(another, following, at))
+            possible &= (following <= end) & np.where(another, after, (following == end) | (not final))
+            return possible
+
+        return Links(self._order, 8, self._header_octets, _RECORD_HEADER_OCTETS, looks, plausible)
+
+    def run(
+        self, data: UInt8, begin: int, until: int, end: int, links: Links, skipped: Counter[str]
+    ) -> tuple[Records, int, Stop]:
+        """Records as far as they are whole and right; a header of zeros alone is what a crash leaves, not a record."""
+        at = followed(data, begin, until, links)
+        at = at[: int(np.searchsorted(at, end - self._header_octets, side="right"))]
+        words = overlapping_words(data, self._order)
+        seconds, fraction, captured, wire = (words[at + 4 * place].astype(np.int64) for place in range(4))
+        wrong = (captured > self._limit) | ((seconds | fraction | captured | wire) == 0)
+        following = at + self._header_octets + captured
+        bad = np.flatnonzero(wrong | (following > end))
+        count = int(bad[0]) if len(bad) else len(at)
+        rest = int(at[count]) if len(bad) else int(following[-1]) if len(at) else begin
+        good = slice(0, count)
+        if count:
+            self._last_s = int(seconds[count - 1])
+        records = Records(
+            data,
+            at[good] + self._header_octets,
+            captured[good],
+            wire[good],
+            seconds[good] * 1_000_000_000 + fraction[good] * self._fraction_ns,
+            np.broadcast_to(self._link_type, (count,)),
+        )
+        if len(bad) and wrong[count]:
+            return records, rest, Stop.WRONG
+        return records, rest, Stop.WALKED if rest >= until else Stop.CUT
