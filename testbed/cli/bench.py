@@ -83,6 +83,16 @@ def fidelity_command(capture: Path, speed: float, longest_silence: float, as_jso
     return report.exit_code
 
 
+@bench.command("noise", epilog="\b\nExample:\n  testbed bench noise --json")
+@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.1, 60), help="Of each measurement.")
+@AS_JSON
+def noise_command(seconds: float, as_json: bool) -> int:
+    """Say how delays stray where nothing changes, idle and busy, rootless; reference: stamps in user space."""
+    from testbed.bench.noise import bench_noise  # noqa: PLC0415  as above
+
+    return _told(bench_noise(seconds), as_json)
+
+
 def _told(result: BenchResult, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(result.document(), indent=2))
