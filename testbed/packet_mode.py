@@ -14,6 +14,7 @@ from replay.packet_mode.player import PacketPlayer
 from replay.packet_mode.sender import Timing
 from testbed.network.namespace import Namespace
 from testbed.network.next_hop import ways
+from testbed.network.promptness import Promptness, ask_promptness
 from testbed.silence import silenced, unanswered
 
 
@@ -33,9 +34,18 @@ def packet_mode(
 
     Raises Unsupported where a node has no nftables, PacketPlayerFailed where one gives no packet socket.
     """
-    descriptors = {node: namespace.net_fd for node, namespace in namespaces.items()}
     with (
         silenced(namespaces, unanswered(plan)) as spared,
-        PacketPlayer(plan, descriptors, lambda hops: ways(namespaces, hops), timing) as player,
+        player_of(namespaces, plan, timing) as player,
     ):
         yield PacketMode(player, spared)
+
+
+def player_of(namespaces: Mapping[str, Namespace], plan: PacketPlan, timing: Timing | None = None) -> PacketPlayer:
+    """The player alone, as prompt as this machine lets it be; whoever owns the end points may answer it."""
+    descriptors = {node: namespace.net_fd for node, namespace in namespaces.items()}
+    return PacketPlayer(plan, descriptors, lambda hops: ways(namespaces, hops), timing, _is_real_time)
+
+
+def _is_real_time(priority: int) -> bool:
+    return ask_promptness(priority) is Promptness.REAL_TIME

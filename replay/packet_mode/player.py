@@ -60,18 +60,24 @@ class PacketResult:
 class PacketPlayer(ChildOwner):
     """A packet player for a whole run; enter it, `play` windows, leave it.
 
-    Raises PacketPlayerFailed when the process cannot start or a node gives it no packet socket.
+    `ask` asks the scheduler for a priority and tells whether it is real time. Raises PacketPlayerFailed when the
+    process cannot start or a node gives it no packet socket.
     """
 
     def __init__(
-        self, plan: PacketPlan, namespaces: Mapping[str, int], ways: Ways, timing: Timing | None = None
+        self,
+        plan: PacketPlan,
+        namespaces: Mapping[str, int],
+        ways: Ways,
+        timing: Timing | None = None,
+        ask: Callable[[int], bool] = ask_real_time,
     ) -> None:
         self.plan = plan
         self._ways = ways
         self._realtime = False
         self._program: Program | None = None
         self._known: Mapping[Hop, Way | str] | None = None
-        self._child = Child("packet player", _Sending(dict(namespaces), timing or Timing()).run)
+        self._child = Child("packet player", _Sending(dict(namespaces), timing or Timing(), ask).run)
 
     def start(self) -> None:
         """Fork the process; returns when it is ready."""
@@ -119,12 +125,12 @@ class PacketPlay:
 class _Sending:
     """Lives in the child."""
 
-    def __init__(self, namespaces: Mapping[str, int], timing: Timing) -> None:
-        self._namespaces, self._timing = namespaces, timing
+    def __init__(self, namespaces: Mapping[str, int], timing: Timing, ask: Callable[[int], bool]) -> None:
+        self._namespaces, self._timing, self._ask = namespaces, timing, ask
 
     def run(self, channel: Channel) -> None:
         """Everything the child does until its parent is gone."""
-        channel.send(("ready", ask_real_time(_REAL_TIME_PRIORITY)))
+        channel.send(("ready", self._ask(_REAL_TIME_PRIORITY)))
         sockets: Sockets | None = None
         sender: Sender | None = None
         while True:
