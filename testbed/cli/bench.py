@@ -93,6 +93,17 @@ def noise_command(seconds: float, as_json: bool) -> int:
     return _told(bench_noise(seconds), as_json)
 
 
+@bench.command("packet", epilog="\b\nExample:\n  testbed bench packet --json")
+@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(1, 60), help="Of packets.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the gaps.")
+@AS_JSON
+def packet_command(seconds: float, seed: int, as_json: bool) -> int:
+    """Send irregular packets on absolute time, and as fast as can be; reference: tcpreplay on the same packets."""
+    from testbed.bench.packet import bench_packet  # noqa: PLC0415  as above
+
+    return _told(bench_packet(seconds, seed), as_json)
+
+
 def _told(result: BenchResult, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(result.document(), indent=2))
