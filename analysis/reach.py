@@ -74,6 +74,20 @@ def as_production(expected: str, disposition: str) -> bool:
     return bool(expected) and disposition in _LIKE.get(expected, frozenset({expected}))
 
 
+def with_twins(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in which a refused class counts as accepted after the change when its twin was let through.
+
+    A twin is the same way tried with somebody listening at its end: without one a host refuses what a filter let pass.
+    """
+    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    opened = {_way(row) for row in rows if row["kind"] != CLASS and _change(row) == OPENED}
+    let_in = [row["kind"] == CLASS and _refused_twice(row) and _way(row) in opened for row in rows]
+    found = table.copy()
+    found.loc[let_in, "after"] = ACCEPTED
+    found.loc[let_in, "error_after"] = "none"
+    return found
+
+
 def judge_reach(table: pd.DataFrame, opened: Severity) -> Reach:
     """Judge the two passes of COLUMNS; `opened` is what an access that opened unexpectedly means.
 
@@ -222,6 +236,10 @@ def _listed(names: Sequence[str]) -> str:
 def _service(row: Mapping[str, object]) -> str:
     protocol = int(str(row["protocol"]))
     return f"{_PROTOCOLS.get(protocol, str(protocol))}/{row['destination_port']}"
+
+
+def _refused_twice(row: Mapping[str, object]) -> bool:
+    return ACCEPTED not in (row["before"], row["after"]) and bool(row["after"])
 
 
 def _way(row: Mapping[str, object]) -> tuple[str, ...]:

@@ -75,8 +75,9 @@ def node_of(topology: Topology, address: str) -> str | None:
 def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, bytes]]) -> list[Listener]:
     """Every port on which some node must answer.
 
-    What the lab declares, what load balancers forward to, what firewalls translate to, and what was
-    seen to answer at an end point's own address; where a node's own programs answer, nobody else does.
+    What the lab declares, what load balancers forward to, what firewalls translate to, what was seen
+    to answer at an end point's own address, and what was told by datagrams without an answer: silence is
+    no refusal.  Where a node's own programs answer, nobody else does.
     """
     answering = frozenset(node.name for node in lab.topology.nodes if node.programs)
     wanted: set[tuple[str, int, int]] = set()
@@ -86,7 +87,8 @@ def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, 
         owner = _end_point(lab.topology, address)
         if owner:
             wanted.add((owner, TCP, port))
-    answered = flows[flows["outcome"] == "accepted"]
+    silent = (flows["outcome"] == "unanswered") & (flows["protocol"] == UDP)
+    answered = flows[(flows["outcome"] == "accepted") | silent]
     for address, protocol, port in (
         answered[["destination_address", "protocol", "destination_port"]].to_numpy().tolist()
     ):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.judge import Judgement
-from analysis.reach import CLASS, CLOSED, COLUMNS, OPENED, Reach, judge_reach, news
+from analysis.reach import CLASS, CLOSED, COLUMNS, OPENED, Reach, as_production, judge_reach, news, with_twins
 from analysis.verdict import Blame, Finding, Severity, Verdict, priority_rank
 from replay.flow_priority import OTHER_CLASS, classified
 from testbed.attribution import blamed
@@ -45,7 +45,7 @@ class Preflown:
             "exposures": int((kinds != CLASS).sum()),
             "left_out": self.left_out,
             "seconds": round(self.seconds, 3),
-            "as_production": int(self._as_production()),
+            "as_production": self._as_production(),
             "changed": [
                 {
                     "kind": row["kind"],
@@ -70,7 +70,7 @@ class Preflown:
 
     def _as_production(self) -> int:
         own = self.table[self.table["kind"] == CLASS]
-        return int((own["expected"] == own["before"]).sum())
+        return sum(map(as_production, own["expected"].tolist(), own["before"].tolist()))
 
 
 def preflown(case: Case, survey: Survey, passes: Mapping[str, Pass]) -> Preflown:
@@ -87,7 +87,7 @@ def disposition_table(case: Case, survey: Survey, passes: Mapping[str, Pass]) ->
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
     expected = [flow_rule(rule) for rule in case.policy.expected]
     named = classified(table.assign(application="", label=""), expected)["flow_class"]
-    return table.assign(wanted=(named != OTHER_CLASS).to_numpy())
+    return with_twins(table.assign(wanted=(named != OTHER_CLASS).to_numpy()))
 
 
 def restored(passes: Mapping[str, Pass]) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ Pure.  No observed flow uses an access that is not there yet, so somebody has to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
@@ -54,7 +55,9 @@ def exposures(
         kept = _spread(list(fresh.values()), most)
         left_out += len(fresh) - len(kept)
         found.update({(str(t.source), t.service): t for t in kept})
-    return _probes(list(found.values()), here, rules), left_out
+    refused = {(str(t.source), t.service): t.expected for t in _refused(here, flows)}
+    told = [replace(t, expected=refused.get(key, t.expected)) for key, t in found.items()]
+    return _probes(told, here, rules), left_out
 
 
 def _spread(tries: Sequence[Try], most: int) -> list[Try]:

@@ -47,7 +47,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass over all probes; `unsteady` ones answered differently when they were asked again."""
+    """A pass over all probes; `unsteady` ones answered differently when they were asked again.
+
+    The first pass has none: what it has to ask again found the network cold.
+    """
 
     answers: Mapping[str, Answer]
     unsteady: frozenset[str]
@@ -82,7 +85,8 @@ class Preflight:
             patience = self._patience(AGAIN_NS if self._lossy else CONNECT_NS)
             results += self._round([p for p in doubtful if p.kind is Kind.CLASS], patience, again)
             results += self._round([p for p in doubtful if p.kind is not Kind.CLASS], patience, again)
-            unsteady = {p for p, answer in again.items() if answer.disposition != answers[p].disposition}
+            if first is not None:
+                unsteady = {p for p, answer in again.items() if answer.disposition != answers[p].disposition}
             answers |= again
         after: Readings = self.shadow.readings()
         atlas = Atlas.of(self.shadow.topology, after)
