@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from replay.capture.reader import opened
+from replay.capture.records import Records, joined
 from replay.columns import ICMP, ICMPV6, TCP, UDP, Bool, Int64, UInt8
-from replay.container import Records, read_records
 from replay.errors import InvalidCapture
-from replay.ip_header import big_endian, ip_headers
-from replay.link_header import network_headers
-from replay.reasons import Reasons
+from replay.headers.ip import ip_headers
+from replay.headers.link import link_kinds, to_network
+from replay.headers.octets import Octets
+from replay.headers.reasons import Reasons
 
 SCTP, DCCP, UDPLITE = 132, 33, 136
 WITH_PORTS = (TCP, UDP, SCTP, DCCP, UDPLITE)
@@ -26,6 +28,7 @@ NO_IP = -1
 """The protocol of a frame that carries no IP packet."""
 
 _ETHERNET = 1
+_STEP_OCTETS = 64 << 20
 _ADDRESS_OCTETS = 12
 _IPV4_OCTETS, _IPV6_OCTETS = 20, 40
 _LEAST_OCTETS = {TCP: 20, UDP: 8, SCTP: 12, DCCP: 12, UDPLITE: 8, ICMP: 8, ICMPV6: 4}
@@ -79,51 +82,48 @@ def read_frames(paths: Sequence[Path]) -> tuple[Frames, Counter[str]]:
 
     Raises InvalidCapture when a file is not a capture.
     """
+    if not paths:
+        raise InvalidCapture(Path(), "no file", "at least one capture")
     skipped: Counter[str] = Counter()
     tables = []
     for path in paths:
-        records, left_out = read_records(Path(path))
-        skipped.update(left_out)
-        table, unreadable = frames(records)
-        skipped.update(unreadable)
-        tables.append(table)
-    if not tables:
-        raise InvalidCapture(Path(), "no file", "at least one capture")
-    joined = _joined(tables)
-    return joined.taken(np.argsort(joined.time_ns, kind="stable")), skipped
+        with opened(Path(path), skipped) as reader:
+            while not reader.ended:
+                tables.append(reader.read(_STEP_OCTETS))
+    table, unreadable = frames(joined(tables).in_time_order())
+    skipped.update(unreadable)
+    return table, skipped
 
 
 def frames(records: Records) -> tuple[Frames, Counter[str]]:
     """The header columns of records in their order, and how many have no readable address, by reason."""
-    count = len(records)
-    data = records.data if len(records.data) else np.zeros(1, np.uint8)
-    end, wire_end = records.offset + records.captured, records.offset + records.wire
-    reasons = Reasons(count)
-    at, version = network_headers(data, records, reasons)
-    no_ip = _without_ip(data, records, end)
-    promised = np.where(reasons.good(), version, 0)
-    headers = ip_headers(data, at, end, wire_end, version, reasons)
-    fixed = np.where(promised == 4, _IPV4_OCTETS, _IPV6_OCTETS)
-    readable = np.isin(promised, (4, 6)) & (at + fixed <= end)
+    octets, end = Octets(records.data), records.offset + records.captured
+    wire_end = records.offset + records.wire
+    reasons = Reasons(len(records))
+    at, kind = to_network(octets, records.offset, end, link_kinds(records.link_type, reasons), reasons)
+    promised = reasons.good()
+    headers = ip_headers(octets, at, end, wire_end, kind, reasons)
+    version = headers.version.astype(np.int64)
+    fixed = np.where(version == 4, _IPV4_OCTETS, _IPV6_OCTETS)
+    readable = promised & np.isin(version, (4, 6)) & (at + fixed <= end)
+    no_ip = ~readable & _without_ip(octets, records, end)
     malformed = readable & ~reasons.good()
     protocol = np.where(readable, headers.protocol.astype(np.int64), NO_IP)
-    transport_at = np.clip(headers.transport_at, at, np.maximum(end, at))
-    transport_octets = np.maximum(headers.transport_octets, 0)
     at = np.where(no_ip, records.offset + _ADDRESS_OCTETS, at)
-    octets = np.where(no_ip, wire_end - at, np.where(malformed, end - at, headers.octets))
-    transport_at = np.where(no_ip, at, transport_at)
-    transport_octets = np.where(no_ip, wire_end - at, transport_octets)
+    length = np.where(no_ip, wire_end - at, np.where(malformed, end - at, headers.octets))
+    transport_at = np.where(no_ip, at, np.clip(headers.transport_at, at, np.maximum(end, at)))
+    transport_octets = np.where(no_ip, wire_end - at, np.maximum(headers.transport_octets, 0))
     whole = readable & (headers.fragment_octets == 0) & ~malformed
-    source_port, destination_port = _ports(data, protocol, transport_at, end, whole)
-    malformed |= _bad_transport(data, protocol, transport_at, transport_octets, end, whole & ~headers.more)
+    source_port, destination_port = _ports(octets, protocol, transport_at, end, whole)
+    malformed |= _bad_transport(octets, protocol, transport_at, transport_octets, end, whole & ~headers.more)
     table = Frames(
-        data=data,
+        data=records.data,
         time_ns=records.time_ns,
         link_at=records.offset,
         at=at,
         end=end,
-        octets=octets,
-        version=np.where(readable, promised, 0).astype(np.int64),
+        octets=length,
+        version=np.where(readable, version, 0),
         protocol=protocol,
         source=headers.source,
         destination=headers.destination,
@@ -142,54 +142,40 @@ def frames(records: Records) -> tuple[Frames, Counter[str]]:
     return table.taken(np.flatnonzero(usable)), unreadable
 
 
-def _without_ip(data: UInt8, records: Records, end: Int64) -> Bool:
+def _without_ip(octets: Octets, records: Records, end: Int64) -> Bool:
     """Ethernet frames whose type, behind any VLAN tag, is not IP: ARP, LLDP, spanning tree and the like."""
     at = records.offset + _ADDRESS_OCTETS
     ethernet: Bool = (records.link_type == _ETHERNET) & (at + 2 <= end)
-    kind = big_endian(data, at, 2)
+    kind = octets.u2(at)
     for tag in range(1, 3):
         tagged = np.isin(kind, (0x8100, 0x88A8)) & (at + 4 * tag + 2 <= end)
-        kind = np.where(tagged, big_endian(data, at + 4 * tag, 2), kind)
+        kind = np.where(tagged, octets.u2(at + 4 * tag), kind)
     without: Bool = ethernet & ~np.isin(kind, (0x0800, 0x86DD))
     return without
 
 
-def _ports(data: UInt8, protocol: Int64, at: Int64, end: Int64, whole: Bool) -> tuple[Int64, Int64]:
+def _ports(octets: Octets, protocol: Int64, at: Int64, end: Int64, whole: Bool) -> tuple[Int64, Int64]:
     with_ports = whole & np.isin(protocol, WITH_PORTS) & (at + 4 <= end)
-    source = np.where(with_ports, big_endian(data, at, 2), 0)
-    destination = np.where(with_ports, big_endian(data, at + 2, 2), 0)
+    source = np.where(with_ports, octets.u2(at), 0).astype(np.int64)
+    destination = np.where(with_ports, octets.u2(at + 2), 0).astype(np.int64)
+    identifier = octets.u2(at + 4).astype(np.int64)
     for number, kinds in _ECHO.items():
-        echo = whole & (protocol == number) & (at + 6 <= end) & np.isin(big_endian(data, at, 1), kinds)
-        identifier = big_endian(data, at + 4, 2)
+        echo = whole & (protocol == number) & (at + 6 <= end) & np.isin(octets.u1(at), kinds)
         source, destination = np.where(echo, identifier, source), np.where(echo, identifier, destination)
     return source, destination
 
 
-def _bad_transport(data: UInt8, protocol: Int64, at: Int64, octets: Int64, end: Int64, whole: Bool) -> Bool:
+def _bad_transport(octets: Octets, protocol: Int64, at: Int64, length: Int64, end: Int64, whole: Bool) -> Bool:
     """Headers that no stack would have sent: too short for their protocol, or TCP flags that exclude each other."""
     bad = np.zeros(len(protocol), np.bool_)
     for number, least in _LEAST_OCTETS.items():
-        bad |= whole & (protocol == number) & (octets < least)
+        bad |= whole & (protocol == number) & (length < least)
     tcp = whole & (protocol == TCP) & (at + 14 <= end)
-    header = (big_endian(data, at + 12, 1) >> 4) * 4
-    flags = big_endian(data, at + 13, 1)
-    bad |= tcp & ((header < _LEAST_OCTETS[TCP]) | (header > octets))
+    header = (octets.u1(at + 12) >> 4).astype(np.int64) * 4
+    flags = octets.u1(at + 13)
+    bad |= tcp & ((header < _LEAST_OCTETS[TCP]) | (header > length))
     bad |= tcp & (((flags & 0x03) == 0x03) | ((flags & 0x06) == 0x06) | ((flags & 0x3F) == 0))
     udp = whole & (protocol == UDP) & (at + 6 <= end)
-    said = big_endian(data, at + 4, 2)
-    bad |= udp & (said > 0) & ((said < _LEAST_OCTETS[UDP]) | (said > octets))
+    said = octets.u2(at + 4)
+    bad |= udp & (said > 0) & ((said < _LEAST_OCTETS[UDP]) | (said > length))
     return bad
-
-
-def _joined(tables: Sequence[Frames]) -> Frames:
-    if len(tables) == 1:
-        return tables[0]
-    begins = np.cumsum([0] + [len(table.data) for table in tables[:-1]])
-    positions = {"link_at", "at", "end", "transport_at"}
-    columns = {}
-    for name in (f.name for f in fields(Frames)):
-        parts = [getattr(table, name) for table in tables]
-        if name in positions:
-            parts = [part + begin for part, begin in zip(parts, begins, strict=True)]
-        columns[name] = np.concatenate(parts)
-    return Frames(**columns)

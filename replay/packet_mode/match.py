@@ -16,9 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from replay.columns import ICMP, ICMPV6, SYN, TCP, UDP, Bool, Int64
-from replay.container import read_records
-from replay.ip_header import big_endian
-from replay.packet_mode.frames import DCCP, SCTP, UDPLITE, Frames, frames
+from replay.headers.octets import Octets
+from replay.packet_mode.frames import DCCP, SCTP, UDPLITE, Frames, read_frames
 from replay.packet_mode.plan import NOBODY, PacketPlan, Program
 
 UInt64 = npt.NDArray[np.uint64]
@@ -41,6 +40,7 @@ _REWRITTEN: Mapping[int, tuple[tuple[int, int], ...]] = {
 }
 _SYN_STABLE_OCTETS = 14
 _QUOTES_BEGIN = 8
+_LINK_SOURCE_AT = 6
 _UNREACHABLE = {ICMP: 3, ICMPV6: 1}
 
 
@@ -64,7 +64,7 @@ def matched(plan: PacketPlan, program: Program, taps: Mapping[str, Path]) -> Mat
     number = {node: index for index, node in enumerate(nodes)}
     left, came, refused = [], [], set()
     for node, path in taps.items():
-        seen = _tapped(path)
+        seen, _ = read_frames([path])
         own = _sent_by(seen, program.macs.get(node, frozenset()))
         table = _keys(seen, np.full(len(seen), number[node], np.int64))
         left.append(table[own])
@@ -155,14 +155,11 @@ def _is_error(protocol: Int64, kind: npt.NDArray[np.uint8]) -> Bool:
     return error
 
 
-def _tapped(path: Path) -> Frames:
-    return frames(read_records(path)[0])[0]
-
-
 def _sent_by(seen: Frames, macs: frozenset[bytes]) -> Bool:
     """Which frames of a tap left there: those from the node's own MACs."""
     numbers = np.array([int.from_bytes(mac, "big") for mac in macs], np.int64)
-    own: Bool = np.isin(big_endian(seen.data, seen.link_at + 6, 6), numbers)
+    octets, at = Octets(seen.data), seen.link_at + _LINK_SOURCE_AT
+    own: Bool = np.isin(octets.u2(at).astype(np.int64) << 32 | octets.u4(at + 2).astype(np.int64), numbers)
     return own
 
 
@@ -238,7 +235,7 @@ def _duplicates(sent: pd.DataFrame, incoming: pd.DataFrame, pairs: Int64) -> Int
 def _unreachable(seen: Frames, rows: Int64) -> set[tuple[bytes, bytes, int]]:
     """Source, destination and protocol of the packets that ICMP destination unreachable quotes."""
     found = set()
-    kind = big_endian(seen.data, seen.transport_at, 1)
+    kind = Octets(seen.data).u1(seen.transport_at)
     for row in rows[np.isin(seen.protocol[rows], tuple(_UNREACHABLE))].tolist():
         if kind[row] != _UNREACHABLE[int(seen.protocol[row])]:
             continue

@@ -13,8 +13,8 @@ from ipaddress import ip_address
 import numpy as np
 import pandas as pd
 
+from replay.capture.records import SLACK_OCTETS, Records
 from replay.columns import TCP, Int64
-from replay.container import Records
 from replay.packet_mode.flows import NO_FLOW, Assigned, address_text
 from replay.packet_mode.frames import NO_IP, Frames, frames
 from replay.packet_mode.rewrite import (
@@ -134,7 +134,7 @@ class Program:
 
     def frames(self, snaplen: int) -> Frames:
         """The frames as a tap that keeps `snaplen` octets sees them leave."""
-        data = np.frombuffer(self.octets, np.uint8)
+        data = np.frombuffer(self.octets + bytes(SLACK_OCTETS), np.uint8)
         link_type = np.full(len(self), _ETHERNET, np.int64)
         kept = np.minimum(self.length, snaplen)
         return frames(Records(data, self.at, kept, self.length, self.due_ns, link_type))[0]

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from replay.container import read_records
 from replay.packet_mode.flows import without_session
-from replay.packet_mode.frames import Frames, frames, read_frames
+from replay.packet_mode.frames import Frames, read_frames
 from replay.packet_mode.plan import PacketPlan, Program, planned, program
 from replay.packet_mode.sender import Timing
 from replay.tap import Tap, Taps
@@ -109,7 +108,8 @@ def _irregular(seconds: float, seed: int) -> np.ndarray[tuple[int], np.dtype[np.
     chance = np.random.default_rng(seed)
     count = int(seconds * PACKETS_PER_SECOND)
     gaps = chance.exponential(1e9 / PACKETS_PER_SECOND, count)
-    return (np.cumsum(gaps) * seconds * 1e9 / gaps.sum()).astype(np.int64)
+    times: np.ndarray[tuple[int], np.dtype[np.int64]] = (np.cumsum(gaps) * seconds * 1e9 / gaps.sum()).astype(np.int64)
+    return times
 
 
 def _plan(times_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> PacketPlan:
@@ -175,7 +175,7 @@ def _received(spaces: dict[str, Namespace], plan: PacketPlan, send: Callable[[],
         taps.start_window()
         send()
         taps.end_window({"right": path})
-    came = frames(read_records(path)[0])[0]
+    came, _ = read_frames([path])
     came = came.taken(np.flatnonzero(came.protocol == _GRE))
     numbers = _numbers(came)
     due_ns, at_ns = plan.offset_ns[numbers], came.time_ns
