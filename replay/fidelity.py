@@ -3,7 +3,8 @@
 Pure: tables in, a report out. It knows no file, no socket and no lab. Equal means: the same five-tuple opened by the
 same end, met with the same outcome, the same messages (direction, octets, payload) in the same order, closed the same
 way. What the player changes on purpose is undone exactly here and counted, never overlooked: the shadow header of an
-HTTP request, and the reset that ends a flow which had no end in the capture.
+HTTP request, and the reset that ends a flow which had no end in the capture, when its window is over or its five-tuple
+is opened again.
 """
 
 from __future__ import annotations
@@ -122,12 +123,15 @@ def compared(captured: Recording, again: Recording, replayed: Replayed, addresse
     ours = frozenset(addresses)
     expected = _Told.of(captured, replayed.scripts)
     found = _Told.of(again, {})
+    until_ns = _ends(replayed)
     rows, gaps, differences = [], list[_Gap](), list[Difference]()
     explained, remarks = Counter[str](), Counter[str]()
     for flow_id, script in replayed.scripts.items():
         if script.source[0] not in ours or flow_id not in expected.flows:
             continue
-        one = _Comparison(expected.flows[flow_id], found.flows.get(flow_id), script, replayed, found.turned)
+        one = _Comparison(
+            expected.flows[flow_id], found.flows.get(flow_id), script, replayed, until_ns[flow_id], found.turned
+        )
         difference = one.difference()
         explained.update(one.explained)
         if difference is not None:
@@ -261,6 +265,17 @@ def _retransmissions(segments: pd.DataFrame) -> dict[str, int]:
     return {str(flow_id): int(count) for flow_id, count in again["flow_id"].astype(str).value_counts().items()}
 
 
+def _ends(replayed: Replayed) -> dict[str, int]:
+    """Until when each flow may have stayed open: the window's end, or the next flow of its five-tuple."""
+    ends: dict[str, int] = {}
+    following: dict[tuple[int, tuple[str, int], tuple[str, int]], int] = {}
+    for script in sorted(replayed.scripts.values(), key=lambda script: script.start_ns, reverse=True):
+        five_tuple = (script.protocol, script.source, script.target)
+        ends[script.flow_id] = following.get(five_tuple, replayed.over_ns)
+        following[five_tuple] = replayed.began_ns + script.start_ns
+    return ends
+
+
 class _Comparison:
     """One flow, as it was captured and as it was captured again."""
 
@@ -270,11 +285,13 @@ class _Comparison:
         found: _Flow | None,
         script: FlowScript,
         replayed: Replayed,
+        until_ns: int,
         turned: frozenset[tuple[int, tuple[str, int], tuple[str, int]]],
     ) -> None:
         self._expected = expected
         self._replayed = replayed
         self._script = script
+        self._until_ns = until_ns
         self._turned = (expected.protocol, expected.source, expected.target) in turned
         self.explained = Counter[str]()
         self._found = None if found is None else replace(found, said=tuple(self._untagged(found)))
@@ -334,9 +351,9 @@ class _Comparison:
     def _in_close(self, found: _Flow) -> Difference | None:
         if self._expected.protocol != TCP or found.close == self._expected.close:
             return None
-        ended_by_us = found.close in {"rst_forward", "rst_reverse"} and found.reset_ns >= self._replayed.over_ns
+        ended_by_us = found.close in {"rst_forward", "rst_reverse"} and found.reset_ns >= self._until_ns
         if self._expected.close == "none" and ended_by_us:
-            self.explained["flows without an end in the capture, reset when the window was over"] += 1
+            self.explained["flows without an end in the capture, reset when nothing of them was left"] += 1
             return None
         return self._differs(Kind.CLOSE, -1, self._expected.close, found.close)
 

@@ -205,6 +205,15 @@ def test_a_flow_without_an_end_may_be_reset_when_the_window_is_over_and_not_befo
     assert only(before)[0] is Kind.CLOSE
 
 
+def test_a_flow_without_an_end_may_be_reset_for_the_next_of_its_five_tuple():
+    first, second = Seen("one", close="none"), Seen("two", start_ns=BEGAN_NS + 100)
+    scripts = {"one": script(first), "two": replace(script(second), start_ns=100)}
+    for reset_ns, equal in ((BEGAN_NS + 100, 2), (BEGAN_NS + 99, 1)):
+        again = recording(replace(first, close="rst_forward", reset_ns=reset_ns), second)
+        fidelity = compared(recording(first, second), again, Replayed(scripts, 1.0, BEGAN_NS, OVER_NS), [CLIENT[0]])
+        assert fidelity.of_grade("payload") == (equal, 2)
+
+
 def test_the_close_of_datagrams_is_nobodys():
     flow = Seen(protocol=UDP, close="none")
     assert held(flow, replace(flow, close="fin_forward")).faithful
