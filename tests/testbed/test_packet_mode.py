@@ -18,7 +18,7 @@ from replay.packet_mode.kpis import packet_kpis
 from replay.packet_mode.plan import PacketPlan, planned
 from replay.packet_mode.sender import Timing
 from replay.tap import Tap, Taps
-from testbed.packet_mode import packet_mode
+from testbed.packet_mode import packet_mode, player_of
 from testbed.placement import END_POINTS
 from testbed.shadow import Shadow
 from testbed.silence import TABLE, unanswered
@@ -26,6 +26,7 @@ from tests.replay.packet_captures import ESP, GRE, ICMP, SCTP, TCP, UDP, capture
 from tests.testbed.labs import files, link, node, on_shadow, topology
 
 CLIENT, SERVER, OTHER = "198.51.100.7", "10.1.0.11", "198.51.100.9"
+QUICK = Timing(drain_ns=120_000_000)
 OPEN = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{more}COMMIT\n"
 
 
@@ -92,7 +93,7 @@ def plan_of(shadow: Shadow, path: Path, *, all_flows: bool = False, link_layer=N
     return planned(frames, assigned, place, link_layer=link_layer)
 
 
-def met(shadow: Shadow, plan: PacketPlan, folder: Path, tapped=("outside", "web1"), timing=None) -> Met:
+def met(shadow: Shadow, plan: PacketPlan, folder: Path, tapped=("outside", "web1"), timing=QUICK) -> Met:
     spaces = {name: box.namespace for name, box in shadow.boxes.items()}
     with (
         Taps([Tap(name, spaces[name].net_fd) for name in tapped]) as taps,
@@ -131,6 +132,7 @@ def played(folder: Path, packets: Sequence[tuple[int, bytes]], rules: str = "", 
         lab(folder, rules, **lab_options),
         folder,
         lambda shadow: met(shadow, plan_of(shadow, path, **options), folder, **met_options),
+        ready=False,
     )
 
 
@@ -148,6 +150,22 @@ def both_ways(count: int) -> list[tuple[int, bytes]]:
             ),
         ]
     return packets
+
+
+def test_without_silence_the_kernel_would_answer(tmp_path):
+    path = capture(tmp_path / "flows.pcap", both_ways(5))
+
+    def job(shadow):
+        spaces = {name: box.namespace for name, box in shadow.boxes.items()}
+        with Taps([Tap("web1", spaces["web1"].net_fd)]) as taps, player_of(spaces, plan_of(shadow, path)) as player:
+            player.arm()
+            taps.start_window()
+            player.play(0, armed=True).wait(20)
+            seen = taps.end_window({"web1": tmp_path / "web1.pcap"})
+        return _columns(read_frames([seen.paths["web1"]])[0])
+
+    seen = on_shadow(lab(tmp_path), tmp_path, job, ready=False)
+    assert (seen["protocol"] == ICMP).any(), "nothing answered: then the silence proves nothing"
 
 
 def test_odd_protocols_cross_a_firewall_both_ways_and_no_kernel_answers(tmp_path):
@@ -174,6 +192,7 @@ def test_one_packet_in_ten_lost_reads_exactly_one_in_ten(tmp_path):
     assert (back["arrived"], back["lost_by_network"]) == (100, 0)
     assert seen.flow(ESP)["loss_ratio"] == pytest.approx(10 / 200)
     assert seen.reasons == {losses.LOST: 10}
+    assert abs(seen.end_drift_ns) < 50_000_000, "bounded: other work may hold the processor"
 
 
 def test_what_follows_a_lost_handshake_is_the_methods_loss_and_not_the_networks(tmp_path):
@@ -233,7 +252,7 @@ def test_the_first_links_queue_is_the_networks_loss(tmp_path):
 
 def test_what_is_too_late_is_not_sent_and_told(tmp_path):
     crowd = [(0, ip4(CLIENT, SERVER, ESP, esp(n))) for n in range(3_000)]
-    seen = played(tmp_path, crowd, timing=Timing(too_late_ns=0))
+    seen = played(tmp_path, crowd, timing=Timing(too_late_ns=0, drain_ns=0))
     there = seen.way(ESP, 0)
     assert there["lost_by_method"] > 0
     assert there["lost_by_network"] == 0
@@ -261,7 +280,7 @@ def test_frames_without_ip_leave_the_interface_that_was_named(tmp_path):
         plan = plan_of(shadow, path, link_layer=("web1", "eth0"))
         return met(shadow, plan, tmp_path, ("outside", "web1", "fw1"))
 
-    seen = on_shadow(lab(tmp_path), tmp_path, job)
+    seen = on_shadow(lab(tmp_path), tmp_path, job, ready=False)
     assert list(seen.flows["protocol"]) == [ESP, -1]
     assert seen.reasons == {}
     assert seen.kpis["completed"].all()
@@ -272,8 +291,3 @@ def test_flows_whose_source_is_no_end_point_are_named(tmp_path):
     ((_, reason),) = seen.more["unplayable"]
     assert "10.1.0.1" in reason
     assert len(seen.kpis) == 1
-
-
-def test_ends_of_a_flow_are_kept_on_time(tmp_path):
-    seen = played(tmp_path, [(2_000 * n, ip4(CLIENT, SERVER, ESP, esp(n))) for n in range(500)])
-    assert seen.end_drift_ns < 20_000_000, "bounded: other work may hold the processor"
