@@ -10,8 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from replay.columns import Bool, Int64, UInt8, UInt32
 
@@ -34,6 +36,11 @@ class Links:
     least: int
     looks: Callable[[UInt32], Bool]
     plausible: Callable[[Int64], Bool]
+
+
+def overlapping(data: UInt8, width: int) -> npt.NDArray[Any]:
+    """The stretch of that many octets that begins at each position, as a view: taking from it copies whole stretches."""
+    return np.ndarray((max(len(data) - width + 1, 0),), f"V{width}", data, strides=(1,))
 
 
 def overlapping_words(data: UInt8, order: str) -> UInt32:

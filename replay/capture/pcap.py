@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from replay.capture.chain import Links, followed, overlapping_words
+from replay.capture.chain import Links, followed, overlapping, overlapping_words
 from replay.capture.records import Records
 from replay.capture.recovery import RecordFormat, Stop
 from replay.columns import Bool, Int64, UInt8, UInt32
@@ -78,8 +78,8 @@ class Pcap(RecordFormat):
         """Records as far as they are whole and right; a header of zeros alone is what a crash leaves, not a record."""
         at = followed(data, begin, until, links)
         at = at[: int(np.searchsorted(at, end - self._header_octets, side="right"))]
-        words = overlapping_words(data, self._order)
-        seconds, fraction, captured, wire = (words[at + 4 * place].astype(np.int64) for place in range(4))
+        headers = overlapping(data, 16)[at].view(f"{self._order}u4").reshape(-1, 4)
+        seconds, fraction, captured, wire = (headers[:, place].astype(np.int64) for place in range(4))
         wrong = (captured > self._limit) | ((seconds | fraction | captured | wire) == 0)
         following = at + self._header_octets + captured
         bad = np.flatnonzero(wrong | (following > end))

@@ -14,6 +14,7 @@ from replay.capture.pcapng import SECTION_HEADER, Pcapng
 from replay.capture.records import SLACK_OCTETS, Records
 from replay.capture.recovery import RecordFormat
 from replay.capture.unpacked import EXPECTED, Source, source
+from replay.columns import UInt8
 from replay.errors import InvalidCapture
 
 _LEAST_SECTION_OCTETS = 12
@@ -32,18 +33,26 @@ class CaptureReader:
 
     def read(self, octets: int) -> Records:
         """The records that are whole after that many further octets, maybe none; `ended` says that no more come."""
+        data, end = self._further(octets)
+        records, rest = self._format.records(data, 0, end, self.ended, self._skipped)
+        self._rest = data[rest:end]
+        if len(records) and end + SLACK_OCTETS < len(data):
+            records = Records(data[: end + SLACK_OCTETS], *records.columns())
+        return records
+
+    def _further(self, octets: int) -> tuple[UInt8, int]:
+        """A buffer of what is left over and further octets, and where they end in it; a slack follows."""
         kept = len(self._rest)
+        mapped = self._octets.mapped(kept, octets, SLACK_OCTETS)
+        if mapped is not None:
+            return mapped, kept + octets
         data = np.empty(kept + octets + SLACK_OCTETS, np.uint8)
         data[:kept] = self._rest
         got = 0 if self.ended else self._octets.readinto(memoryview(data.data)[kept : kept + octets])
         self.ended = self.ended or got < octets
         end = kept + got
         data[end:] = 0
-        records, rest = self._format.records(data, 0, end, self.ended, self._skipped)
-        self._rest = data[rest:end]
-        if len(records) and end + SLACK_OCTETS < len(data):
-            records = Records(data[: end + SLACK_OCTETS], *records.columns())
-        return records
+        return data, end
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import mmap
+import os
 import shutil
 import subprocess
 import zlib
@@ -16,8 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Protocol
 
+import numpy as np
+
+from replay.columns import UInt8
 from replay.errors import InvalidCapture
 
 EXPECTED = "a pcap or pcapng capture (plain, gzip, xz or zstd)"
@@ -31,6 +37,14 @@ class Source(Protocol):
 
     def readinto(self, room: memoryview, /) -> int:
         """Fill the room from its begin; fewer octets than it holds only at the end."""
+
+    def mapped(self, kept: int, octets: int, further: int, /) -> UInt8 | None:
+        """The next octets, after as many of those before and with as many further ones, without a copy.
+
+        None where that cannot be had: of packed data, and towards the end of a file, so that a small file is always
+        copied. A file that is cut short while it is mapped would end the process: what is being written is to be
+        followed (replay.capture.follow), which maps nothing.
+        """
 
 
 @contextmanager
@@ -60,6 +74,7 @@ class _Plain:
 
     def __init__(self, path: Path, file: BufferedReader) -> None:
         self._path, self._file = path, file
+        self._regular = S_ISREG(os.fstat(file.fileno()).st_mode)
 
     def peek(self) -> bytes:
         """The next few octets, which stay there to be read."""
@@ -72,6 +87,20 @@ class _Plain:
             while filled < len(room) and (got := self._file.readinto(room[filled:])):
                 filled += got
         return filled
+
+    def mapped(self, kept: int, octets: int, further: int, /) -> UInt8 | None:
+        with self._told():
+            if not self._regular:
+                return None
+            at = self._file.tell()
+            if at + octets + further > os.fstat(self._file.fileno()).st_size:
+                return None
+            first = (at - kept) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+            window = mmap.mmap(
+                self._file.fileno(), at + octets + further - first, offset=first, access=mmap.ACCESS_READ
+            )
+            self._file.seek(at + octets)
+        return np.frombuffer(window, np.uint8)[at - kept - first :]
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -99,6 +128,9 @@ class _Packed:
             room[filled : filled + len(step)] = step
             filled += len(step)
         return filled
+
+    def mapped(self, _kept: int, _octets: int, _further: int, /) -> None:
+        return None
 
     def _step(self, count: int) -> bytes:
         try:

@@ -163,10 +163,11 @@ def _rows(addresses: UInt8, rows: Int64) -> UInt8:
 
 
 def _quotes(table: _Headers, keep: Int64) -> Quotes:
-    ip, octets, kind = table.ip, table.octets, table.transport.icmp_type[keep]
-    protocol = ip.protocol[keep]
-    error = ((protocol == ICMP) & np.isin(kind, _ICMP_ERRORS)) | ((protocol == ICMPV6) & np.isin(kind, _ICMPV6_ERRORS))
-    packet = np.flatnonzero(error & (ip.fragment_octets[keep] == 0))
+    ip, octets, protocol = table.ip, table.octets, table.ip.protocol[keep]
+    packet = np.flatnonzero((protocol == ICMP) | (protocol == ICMPV6))
+    protocol, kind = protocol[packet], table.transport.icmp_type[keep[packet]]
+    error = np.where(protocol == ICMP, np.isin(kind, _ICMP_ERRORS), np.isin(kind, _ICMPV6_ERRORS))
+    packet = packet[error & (ip.fragment_octets[keep[packet]] == 0)]
     at, end = ip.transport_at[keep[packet]] + ICMP_OCTETS, table.end[keep[packet]]
     reasons = Reasons(len(packet))
     reasons.fail(at >= end, "truncated_quote")

@@ -65,21 +65,20 @@ def transport_headers(octets: Octets, ip: IpHeaders, end: Int64, reasons: Reason
     icmp = six | (protocol == ICMP)
     reasons.fail_by_number(reasons.good() & ~(tcp | udp | icmp), "protocol_{}", protocol)
     begins = ip.fragment_octets == 0
-    least = np.where(tcp, _TCP_LEAST_OCTETS, _UDP_OCTETS)
+    least = tcp * np.int64(_TCP_LEAST_OCTETS - _UDP_OCTETS) + _UDP_OCTETS
     reasons.fail(begins & (ip.transport_at + least > end), "truncated_transport_header")
 
     words = octets.words(ip.transport_at, 4)
     first, second, third, fourth = (words[:, place].astype(np.uint32) for place in range(4))
     tcp_octets = ((fourth >> 26) & 0x3C).astype(np.int64)
     reasons.fail(begins & tcp & (tcp_octets < 20), "bad_tcp_header")
-    header = np.where(begins, np.where(tcp, tcp_octets, _UDP_OCTETS), 0)
-    header[~(tcp | udp | icmp)] = 0
+    header = (tcp * tcp_octets + (udp | icmp) * np.int64(_UDP_OCTETS)) * begins
     found = Transport(
         source_port=(first >> 16).astype(np.uint16),
         destination_port=(first & 0xFFFF).astype(np.uint16),
-        sequence=np.where(tcp, second, np.uint32(0)),
-        acknowledgement=np.where(tcp, third, np.uint32(0)),
-        tcp_flags=np.where(tcp, (fourth >> 16) & 0xFF, 0).astype(np.uint8),
+        sequence=second * tcp,
+        acknowledgement=third * tcp,
+        tcp_flags=(((fourth >> 16) & 0xFF) * tcp).astype(np.uint8),
         icmp_type=np.zeros(len(end), np.uint8),
         icmp_code=np.zeros(len(end), np.uint8),
         header_octets=header,
