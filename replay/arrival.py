@@ -1,7 +1,7 @@
 """One accepted TCP connection on the server side: find out which flow it is, then answer as captured.
 
 Sends only what a script says or what a health check wants. Several flows' HTTP requests may arrive
-on one connection, and one flow's on several: a proxy decides that.
+on one connection, and one flow's on several: a proxy decides that, and `http_service` answers them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import struct
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
-from replay.http_framing import Framed, MessageReader, NotHttp, response_head
-from replay.observed import SERVER, Accepted, Transfer
-from replay.reactor import READ, WRITE
-from replay.responder import Endpoint, Recognition, courtesy, courtesy_response
-from replay.schedule import FORWARD, REVERSE, TCP, FlowScript
+from replay.desk import Desk, Endpoint
+from replay.http_service import HttpService
+from replay.observed import SERVER, Accepted, Walked, tcp_info
+from replay.reactor import CLOSING, GONE, READ, WRITE
+from replay.responder import Recognition, courtesy
+from replay.schedule import REVERSE, TCP, FlowScript
 
-if TYPE_CHECKING:
-    from replay.servers import Servers
-
-_READ_OCTETS = 262_144
+_TCP_INFO_ROOM = 256
 _READS_AT_ONCE = 8
 _UNKNOWN_LIMIT_OCTETS = 65_536
 _DRAIN_STEP_NS = 1_000_000
@@ -33,293 +31,275 @@ _SILENCE_NS = 5_000_000
 _ABORT = struct.pack("ii", 1, 0)
 
 
+class PassOn(Protocol):
+    """How a connection that none of this shard's flows explains goes to a shard that may know it."""
+
+    def __call__(self, connection: ServerConnection, said: bytes, *, http: bool) -> bool:
+        """Give it away with what it said; False when it must be answered here."""
+
+
 class ServerConnection:
     """One accepted TCP connection: unknown, then one flow's, or a stream of HTTP requests."""
 
-    def __init__(self, servers: Servers, sock: socket.socket, node: str) -> None:
-        self._servers = servers
-        self._sock = sock
-        self._node = node
-        self._local = _plain(sock.getsockname())
-        self._peer = _plain(sock.getpeername())
-        self.number = servers.number()
+    def __init__(self, desk: Desk, sock: socket.socket, node: str, peer: Endpoint, pass_on: PassOn) -> None:
+        self._desk = desk
+        self._reactor = desk.reactor
+        self._pass_on = pass_on
+        self.sock = sock
+        self.node = node
+        self.local = plain(sock.getsockname())
+        self.peer = peer
+        self.number = desk.number()
+        self.visited = 0
         self.script: FlowScript | None = None
-        self._reader: MessageReader | None = None
+        self._http: HttpService | None = None
         self._said = bytearray()
         self._ignoring = False
         self._received = 0
-        self._sent = 0
+        self.sent = 0
         self._boundary = 0
         self._cursor = 0
-        self._http_base = 0
-        self._requests: deque[Framed] = deque()
         self._busy = False
-        self._peer_closed = False
+        self.peer_closed = False
         self._ending = False
         self._out: deque[memoryview] = deque()
-        self._writing = False
+        self._events = READ
         self._accepted_ns = time.time_ns()
-        self._closed = False
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        servers.add(self)
-        servers.reactor.watch(sock, READ, self._on_event)
-        self._identify("")
-        self._on_readable()
-        if self._closed:
-            return
-        recogniser = servers.recogniser
-        script = recogniser.by_source(TCP, self._peer, self._local)
-        if script is None and not self._said and self._reader is None and self.script is None:
-            script = recogniser.by_order(TCP, self._local, self._peer, sure=True)
-            if script is None:
-                servers.reactor.after(_SILENCE_NS, self.recognise_again)
-        if script is not None and self.script is None and not script.tagged:
+        self.closed = False
+
+    def take_in(self, said: bytes = b"") -> None:
+        """Begin: with bytes that another shard has read from it, or with those that are there already."""
+        self._desk.add(self)
+        self._reactor.watch(self.sock, READ, self._on_event)
+        script = self._desk.recogniser.by_source(TCP, self.peer, self.local)
+        if script is not None and not script.tagged:
             self._adopt(script)
+        if said:
+            self._received += len(said)
+            self._on_data(said)
+        if not self.closed:
+            self._on_readable(READ)
+        if self.closed or script is not None or self.script is not None or self._said or self._http is not None:
+            return
+        script = self._desk.recogniser.by_order(TCP, self.local, self.peer, sure=True)
+        if script is None:
+            self._reactor.after(_SILENCE_NS, self._on_silence)
+        elif not script.tagged:
+            self._adopt(script)
+
+    @property
+    def in_a_flow(self) -> bool:
+        """Whether it is one flow's own, and ends with the window."""
+        return self.script is not None
 
     def rebase(self) -> None:
         """Count this connection's streams from now on."""
-        self._received = self._sent = 0
-        if self._reader is not None:
-            self._http_base = self._reader.offset
-        self._identify("")
+        self._received = self.sent = 0
+        if self._http is not None:
+            self._http.rebase()
+            self.identify("")
 
     def abort(self) -> None:
         """Close with a reset, which also ends the state that middle boxes keep."""
-        if not self._closed:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        if not self.closed:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             self._close()
 
     def recognise_again(self) -> None:
-        """Look again at bytes that no flow explained before."""
-        if self.script is None and self._reader is None and self._said and not self._closed:
+        """Look again at bytes, or at a silence, that no flow explained before."""
+        if self.closed or self.script is not None or self._http is not None:
+            return
+        if self._said:
             self._ignoring = False
             self._recognise()
-        elif self.script is None and self._reader is None and not self._closed:
-            script = self._servers.recogniser.by_order(TCP, self._local, self._peer, sure=False)
-            if script is not None:
-                self._adopt(script)
+            return
+        script = self._desk.recogniser.by_order(TCP, self.local, self.peer, sure=False)
+        if script is not None:
+            self._adopt(script)
 
-    def _identify(self, flow_id: str) -> None:
-        self._servers.notes.accepted[self.number] = Accepted(
-            self.number, self._node, TCP, *self._local, *self._peer, self._accepted_ns, flow_id
+    def let_go(self) -> None:
+        """Give the socket up without closing it: another shard has it now."""
+        self.closed = True
+        self._reactor.forget(self.sock)
+        self.sock.close()
+        self._desk.drop(self)
+
+    def identify(self, flow_id: str) -> None:
+        """Write down which flow this connection carries; "" when it may carry several."""
+        self._desk.notes.accepted[self.number] = Accepted(
+            self.number, self.node, TCP, *self.local, *self.peer, self._accepted_ns, flow_id
         )
 
-    def _on_event(self, events: int) -> None:
-        if self._closed:
-            return
-        if events & WRITE:
-            self._flush()
-        if events & ~WRITE and not self._closed:
-            self._on_readable()
+    def _on_silence(self) -> None:
+        self.recognise_again()
+        if not (self.closed or self.script or self._http or self._said):
+            self._pass_on(self, b"", http=False)
 
-    def _on_readable(self) -> None:
+    def _on_event(self, events: int) -> None:
+        if self.closed:
+            return
+        if self._out and events & WRITE:
+            self._flush()
+        if events & ~WRITE and not self.closed:
+            self._on_readable(events)
+
+    def _read_on(self) -> None:
+        if not self.closed and not self.peer_closed:
+            self._on_readable(CLOSING)
+
+    def _on_readable(self, events: int) -> None:
+        if self.peer_closed:
+            if events & GONE:
+                self._lost()
+            return
+        buffer = self._reactor.buffer
         for _ in range(_READS_AT_ONCE):
             try:
-                data = self._sock.recv(_READ_OCTETS)
+                octets = self.sock.recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError:
                 self._lost()
                 return
-            if not data:
+            if not octets:
                 self._on_end()
                 return
-            self._received += len(data)
-            self._on_data(data)
-            if self._closed or len(data) < _READ_OCTETS // 4:
+            self._received += octets
+            if self.script is not None:
+                self._advance()
+            else:
+                self._on_data(bytes(memoryview(buffer)[:octets]))
+            if self.closed or (octets < len(buffer) and not events & CLOSING):
                 return
+        self._reactor.after(0, self._read_on)
 
     def _on_data(self, data: bytes) -> None:
         if self.script is not None:
-            self._servers.count(self.script, len(data))
             self._advance()
-        elif self._reader is not None:
-            self._on_http(data)
+        elif self._http is not None:
+            self._http.hear(data)
         elif len(self._said) < _UNKNOWN_LIMIT_OCTETS:
             self._said += data
             if not self._ignoring:
                 self._recognise()
 
     def _recognise(self) -> None:
-        recogniser = self._servers.recogniser
-        found = recogniser.by_source(TCP, self._peer, self._local)
+        recogniser = self._desk.recogniser
+        said = bytes(self._said)
+        found = recogniser.by_source(TCP, self.peer, self.local)
         if found is not None and not found.tagged:
             self._adopt(found)
             return
-        recognised = recogniser.by_content(TCP, bytes(self._said), self._local, self._peer)
+        recognised = recogniser.by_content(TCP, said, self.local, self.peer)
         if isinstance(recognised, FlowScript):
             self._adopt(recognised)
-        elif recognised is Recognition.HTTP:
-            self._reader = MessageReader(responses=False)
-            said, self._said = bytes(self._said), bytearray()
-            self._on_http(said)
-        elif recognised is Recognition.UNKNOWN:
+            return
+        if recognised is Recognition.AMBIGUOUS or self._pass_on(self, said, http=recognised is Recognition.HTTP):
+            return
+        if recognised is Recognition.HTTP:
+            self._http = HttpService(self, self._desk)
+            self._said.clear()
+            self.identify("")
+            self._http.hear(said)
+        else:
             self._ignoring = True
-            answer = courtesy(bytes(self._said))
+            answer = courtesy(said)
             if answer:
-                self._send(answer)
+                self.send(answer)
 
     def _adopt(self, script: FlowScript) -> None:
         self.script = script
-        self._servers.recogniser.take(script, self._local)
-        self._identify(script.flow_id)
-        if self._said:
-            self._servers.count(script, len(self._said))
+        self._desk.recogniser.take(script, self.local)
+        self.identify(script.flow_id)
         self._advance()
 
     def _advance(self) -> None:
         """Walk the script as far as the received octets and the think times allow."""
         script = self.script
-        while script is not None and not self._busy and not self._closed:
-            if self._cursor >= len(script.messages):
+        if script is None:
+            return
+        messages = script.messages
+        while not self._busy and not self.closed:
+            if self._cursor >= len(messages):
                 self._finish(script)
                 return
-            message = script.messages[self._cursor]
-            end = self._boundary + len(message.payload)
+            message = messages[self._cursor]
             if message.direction == REVERSE:
+                self._desk.notes.offered += 1
                 if message.gap_ns > 0:
                     self._busy = True
-                    self._say_later(script, self._cursor, message.gap_ns, self._said_later)
+                    self._reactor.after(message.gap_ns, self._say, script.flow_id)
                     return
-                self._servers.notes.offered += 1
-                self._servers.notes.sent += 1
-                self._say(script, self._cursor)
+                self._desk.notes.sent += 1
+                self._cursor += 1
+                self.send(message.payload)
                 continue
+            end = self._boundary + len(message.payload)
             if self._received < end:
                 return
-            self._note(script, self._cursor, FORWARD, self._boundary, end)
             self._boundary = end
             self._cursor += 1
 
-    def _say_later(
-        self, script: FlowScript, sequence: int, gap_ns: int, then: Callable[[FlowScript, int], None]
-    ) -> None:
-        self._servers.notes.offered += 1
-
-        def say() -> None:
-            if self._closed:
-                return
-            self._servers.notes.sent += 1
-            then(script, sequence)
-
-        if gap_ns <= 0:
-            say()
-        else:
-            self._servers.reactor.after(gap_ns, say, script.flow_id)
-
-    def _said_later(self, script: FlowScript, sequence: int) -> None:
+    def _say(self) -> None:
         self._busy = False
-        self._say(script, sequence)
+        script = self.script
+        if script is None or self.closed:
+            return
+        self._desk.notes.sent += 1
+        payload = script.messages[self._cursor].payload
+        self._cursor += 1
+        self.send(payload)
         self._advance()
-
-    def _say(self, script: FlowScript, sequence: int) -> None:
-        payload = script.messages[sequence].payload
-        self._note(script, sequence, REVERSE, self._sent, self._sent + len(payload))
-        self._cursor = sequence + 1
-        self._send(payload)
-
-    def _note(self, script: FlowScript, sequence: int, direction: int, start: int, end: int) -> None:
-        self._servers.note(Transfer(SERVER, self.number, script.flow_id, sequence, direction, start, end, -1))
 
     def _finish(self, script: FlowScript) -> None:
         if script.close == "rst_reverse":
             self._busy = True
             self._drain(self.abort, _DRAIN_STEPS)
-        elif self._peer_closed or script.close == "fin_reverse":
-            self._end_output()
+        elif self.peer_closed or script.close == "fin_reverse":
+            self.end_output()
 
     def _drain(self, then: Callable[[], None], steps: int) -> None:
         """Wait until the peer has acknowledged everything; a reset would overtake it."""
-        if self._closed:
+        if self.closed:
             return
         unsent = bytearray(4)
-        fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, unsent)
+        fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, unsent)
         if steps and (self._out or any(unsent)):
-            self._servers.reactor.after(_DRAIN_STEP_NS, lambda: self._drain(then, steps - 1))
+            self._reactor.after(_DRAIN_STEP_NS, lambda: self._drain(then, steps - 1))
         else:
             then()
 
-    def _on_http(self, data: bytes) -> None:
-        reader = self._reader
-        if reader is None:
+    def send(self, payload: bytes) -> None:
+        """Send in order behind what has not left yet."""
+        self.sent += len(payload)
+        if not payload:
+            return
+        if self._out:
+            self._out.append(memoryview(payload))
             return
         try:
-            self._requests += reader.feed(data)
-        except NotHttp:
-            self.abort()
+            taken = self.sock.send(payload)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self._lost()
             return
-        self._serve()
+        if taken < len(payload):
+            self._out.append(memoryview(payload)[taken:])
+            self._await_room()
 
-    def _serve(self) -> None:
-        """Answer the requests one at a time, in order."""
-        while self._requests and not self._busy and not self._closed:
-            framed = self._requests.popleft()
-            found = self._servers.recogniser.by_tag(framed.head)
-            if found is None:
-                self._send(courtesy_response(framed.head))
-                if framed.head.closes:
-                    self._end_output()
-                continue
-            script, sequence = found
-            start, end = framed.start - self._http_base, framed.end - self._http_base
-            self._servers.recogniser.take(script, self._local)
-            self._servers.count(script, end - start)
-            self._note(script, sequence, FORWARD, start, end)
-            if script.answer_to(sequence) < 0:
-                continue
-            self._busy = True
-            self._answer(script, sequence + 1, sequence + 1, self._sent, framed)
-        if self._peer_closed and not self._requests and not self._busy:
-            self._end_output()
-
-    def _answer(self, script: FlowScript, first: int, sequence: int, start: int, request: Framed) -> None:
-        def said(_script: FlowScript, _sequence: int) -> None:
-            self._send(script.messages[sequence].payload)
-            if script.answer_to(sequence) > 0:
-                self._answer(script, first, sequence + 1, start, request)
-                return
-            self._note(script, first, REVERSE, start, start + self._length(script, first))
-            self._busy = False
-            if self._closes_after(script, first, request):
-                self._end_output()
-            else:
-                self._serve()
-
-        self._say_later(script, sequence, script.messages[sequence].gap_ns, said)
-
-    def _length(self, script: FlowScript, first: int) -> int:
-        return sum(len(piece) for piece in _pieces(script, first))
-
-    def _closes_after(self, script: FlowScript, first: int, request: Framed) -> bool:
-        """Whether the response ends with the connection: announced, or framed by its close."""
-        head = response_head(_pieces(script, first))
-        if head is None:
-            return False
-        unframed = (
-            request.head.method != b"HEAD"
-            and head.status not in (204, 304)
-            and head.value(b"content-length") is None
-            and head.value(b"transfer-encoding") is None
-        )
-        if unframed:
-            return True
-        direct = self._peer == script.source
-        if direct and script.close != "fin_reverse":
-            return False
-        return head.closes or request.head.closes
-
-    def _send(self, payload: bytes) -> None:
-        self._sent += len(payload)
-        if payload:
-            self._out.append(memoryview(payload))
-        self._flush()
+    def _await_room(self) -> None:
+        if not self._events & WRITE:
+            self._events |= WRITE
+            self._reactor.change(self.sock, self._events)
 
     def _flush(self) -> None:
         while self._out:
             try:
-                taken = self._sock.send(self._out[0])
+                taken = self.sock.send(self._out[0])
             except BlockingIOError:
-                break
+                self._await_room()
+                return
             except OSError:
                 self._lost()
                 return
@@ -327,61 +307,61 @@ class ServerConnection:
                 self._out.popleft()
             else:
                 self._out[0] = self._out[0][taken:]
-        if bool(self._out) != self._writing:
-            self._writing = bool(self._out)
-            events = (0 if self._peer_closed else READ) | (WRITE if self._writing else 0)
-            self._servers.reactor.change(self._sock, events)
-        if not self._out and self._ending:
-            self._end_output()
+        if self._ending:
+            self.end_output()
 
-    def _end_output(self) -> None:
+    def end_output(self) -> None:
+        """Say no more, once everything has left; close when the peer says no more either."""
         self._ending = True
-        if self._out or self._closed:
+        if self._out or self.closed:
             return
-        if self._peer_closed:
+        if self.peer_closed:
             self._close()
             return
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._lost()
 
     def _on_end(self) -> None:
-        self._peer_closed = True
+        self.peer_closed = True
         unused = self.script is not None and self._cursor == 0 and self._received == 0
-        if unused or self._ignoring or (self.script is None and self._reader is None):
+        if unused or self._ignoring or (self.script is None and self._http is None):
             self._lost()
             return
-        if self._busy or self._requests or self._out:
-            self._ending = not self._busy and not self._requests
-            self._servers.reactor.change(self._sock, WRITE if self._writing else 0)
+        waits = self._http.waits if self._http is not None else self._busy
+        if waits or self._out:
+            self._ending = not waits
             return
         self._close()
 
     def _lost(self) -> None:
         """The peer is gone. If the flow was only guessed and never spoke, it is still to come."""
         script = self.script
+        guessed = script is not None and self._received == 0 and self.peer != script.source
+        if guessed:
+            self.script = None
         self._close()
-        guessed = script is not None and self._received == 0 and self._peer != script.source
-        if script is not None and guessed and self._servers.recogniser.release(script):
-            self._servers.notes.accepted.pop(self.number, None)
-            self._servers.retry_unknown()
+        if script is not None and guessed and self._desk.recogniser.release(script):
+            self._desk.notes.accepted.pop(self.number, None)
+            self._desk.retry_unknown()
 
     def _close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        self._servers.reactor.forget(self._sock)
-        self._sock.close()
-        self._servers.drop(self)
+        self.closed = True
+        script = self.script
+        if script is not None:
+            notes = self._desk.notes
+            again, _ = tcp_info(self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ROOM))
+            notes.walked.append(Walked(SERVER, self.number, script, self._cursor))
+            notes.arrived(script.flow_id, self._received)
+            if self.number in notes.accepted:
+                notes.accepted[self.number] = notes.accepted[self.number]._replace(retransmits=again)
+        self._reactor.close(self.sock)
+        self._desk.drop(self)
 
 
-def _pieces(script: FlowScript, first: int) -> Iterable[bytes]:
-    for message in script.messages[first:]:
-        if message.direction != REVERSE:
-            return
-        yield message.payload
-
-
-def _plain(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+def plain(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """A socket's name without what only IPv6 sockets say."""
     return name[0].removeprefix("::ffff:"), name[1]

@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -74,12 +74,14 @@ class Child:
 
     `start` returns when the body has said "ready" (its first message) and raises ChildFailed when
     it failed instead. The kernel kills the child when the thread that started it ends; leaving the
-    `with` block kills it by its id.
+    `with` block kills it by its id. With `keep` the child closes every inherited descriptor but those and the
+    standard three: what it does not know of it cannot hold open.
     """
 
-    def __init__(self, name: str, body: Callable[[Channel], None]) -> None:
+    def __init__(self, name: str, body: Callable[[Channel], None], keep: Iterable[int] | None = None) -> None:
         self._name = name
         self._body = body
+        self._keep = None if keep is None else frozenset(keep)
         self._pid = 0
         self._channel: Channel | None = None
 
@@ -153,6 +155,8 @@ class Child:
             libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(1)
+            if self._keep is not None:
+                close_all_but({0, 1, 2, channel.fileno(), *self._keep})
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -169,6 +173,16 @@ class Child:
                 except OSError:
                     traceback.print_exception(error)
             os._exit(0 if error is None else 1)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor of this process but these."""
+    before = -1
+    for fd in sorted(kept):
+        if fd > before + 1:  # an empty range would be taken for an endless one
+            os.closerange(before + 1, fd)
+        before = fd
+    os.closerange(before + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def enter_namespace(netns_fd: int) -> None:

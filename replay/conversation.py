@@ -11,15 +11,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from replay.http_framing import Framed, MessageReader, NotHttp, response_head
-from replay.observed import CLIENT, Attempt, Notes, Transfer
-from replay.reactor import READ, WRITE, Namespaces, Reactor, Timer
-from replay.schedule import FORWARD, REVERSE, FlowScript
+from replay.observed import CLIENT, Attempt, Notes, Walked, tcp_info
+from replay.reactor import CLOSING, READ, WRITE, Namespaces, Reactor
+from replay.schedule import FORWARD, FlowScript
 
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
+_TCP_INFO_ROOM = 256
 _ABORT = struct.pack("ii", 1, 0)
-_READ_OCTETS = 262_144
 _READS_AT_ONCE = 8
 _PORT_RETRY_NS = 50_000_000
 _PORT_RETRIES = 3
@@ -63,6 +62,16 @@ class Stage(Protocol):
         """This flow says nothing more: what arrives from now on is not it."""
 
 
+class Conversation(Protocol):
+    """The client side of a flow, of whatever protocol."""
+
+    def start(self) -> None:
+        """Begin, at the flow's own moment."""
+
+    def cut(self, error: str) -> None:
+        """The window is over: end now, with this error unless everything had been said."""
+
+
 def error_name(code: int) -> str:
     """The kpis table's word for a socket error."""
     return _REFUSALS.get(code, "unreachable")
@@ -91,10 +100,14 @@ def client_socket(script: FlowScript, kind: int, *, keep_port: bool) -> socket.s
 
 
 class TcpConversation:
-    """One TCP flow from its SYN to its close; `start` once, `cut` at the window's end."""
+    """One TCP flow from its SYN to its close, octet for octet as scripted; `start` once, `cut` at the window's end.
+
+    What speaks a protocol of its own on top overrides `_hear`, `_say` and `_on_end`.
+    """
 
     def __init__(self, stage: Stage, script: FlowScript, attempt: Attempt) -> None:
         self._stage = stage
+        self._reactor = stage.reactor
         self.script = script
         self.attempt = attempt
         self._sock: socket.socket | None = None
@@ -104,18 +117,19 @@ class TcpConversation:
         self._events = 0
         self._thinking = False
         self._progress_ns = 0
-        self._watchdog: Timer | None = None
+        self._limit_ns = 0
         self._retries = 0
         self._done = False
-        self._reader = MessageReader(responses=True) if script.tagged else None
 
     def start(self) -> None:
         """Send the SYN from the captured address and port."""
-        self.attempt.started_ns = self.attempt.started_ns or time.monotonic_ns()
+        script, attempt, stage = self.script, self.attempt, self._stage
+        now = time.monotonic_ns()
+        attempt.started_ns = attempt.started_ns or now
         keep = self._retries <= _PORT_RETRIES
         try:
-            self._stage.namespaces.enter(self.script.source_node)
-            sock = client_socket(self.script, socket.SOCK_STREAM, keep_port=keep)
+            stage.namespaces.enter(script.source_node)
+            sock = client_socket(script, socket.SOCK_STREAM, keep_port=keep)
         except OSError as error:
             if error.errno in _TAKEN and keep:
                 self._try_again()
@@ -124,25 +138,31 @@ class TcpConversation:
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
-        code = sock.connect_ex(self.script.target)
+        code = sock.connect_ex(script.target)
         if code in _TAKEN and keep:
             sock.close()
             self._sock = None
             self._try_again()
             return
-        self.attempt.source_port_kept = keep
-        self.attempt.source_port = sock.getsockname()[1]
+        if not keep:
+            attempt.source_port_kept = False
+            attempt.source_port = sock.getsockname()[1]
         if self._retries == 0 or not keep:
-            self._stage.notes.sent += 1
+            stage.notes.sent += 1
         if code not in (0, errno.EINPROGRESS):
             self._conclude(error_name(code))
             return
-        self._events = READ | WRITE
-        self._stage.reactor.watch(sock, self._events, self._on_event)
-        patience = self._stage.patience
-        expected = self.script.outcome != "unanswered"
-        wait = patience.connect_timeout_ns if expected else patience.unanswered_timeout_ns
-        self._watchdog = self._stage.reactor.after(wait, lambda: self._conclude("timeout"))
+        patience = stage.patience
+        expected = script.outcome != "unanswered"
+        self._limit_ns = now + (patience.connect_timeout_ns if expected else patience.unanswered_timeout_ns)
+        self._reactor.at(self._limit_ns, self._watch)
+        if self._connected_already(sock):
+            self._events = READ
+            self._reactor.watch(sock, READ, self._on_event)
+            self._on_connected()
+        else:
+            self._events = READ | WRITE
+            self._reactor.watch(sock, READ | WRITE, self._on_event)
 
     def cut(self, error: str) -> None:
         """The window is over: abort, quietly when everything had been said."""
@@ -151,58 +171,60 @@ class TcpConversation:
     def _try_again(self) -> None:
         """The port is still taken: wait a little, in the end do without it."""
         self._retries += 1
-        self._stage.reactor.after(_PORT_RETRY_NS, self.start)
+        self._reactor.after(_PORT_RETRY_NS, self.start)
+
+    def _connected_already(self, sock: socket.socket) -> bool:
+        """Whether the answer came while the SYN was being sent: paths without delay are walked within the call."""
+        try:
+            sock.getpeername()
+        except OSError:
+            return False
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
     def _on_event(self, events: int) -> None:
         sock = self._sock
         if sock is None:
             return
         if not self.attempt.connected:
-            self._on_connect(sock)
-            return
-        if events & WRITE:
+            if events & CLOSING:
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    self._conclude("refused" if code == errno.ECONNRESET else error_name(code))
+                    return
+            self._on_connected()
+            if self._sock is None:
+                return
+        if self._out and events & WRITE:
             self._flush(sock)
         if events & ~WRITE and self._sock is not None:
-            self._on_readable(sock)
+            self._on_readable(sock, events)
 
-    def _on_connect(self, sock: socket.socket) -> None:
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._conclude("refused" if code == errno.ECONNRESET else error_name(code))
-            return
-        try:
-            sock.getpeername()
-        except OSError:
-            return  # an event of the socket that had this number before
+    def _on_connected(self) -> None:
         self.attempt.connected = True
-        self._interest(sock)
-        self._watch_progress()
-        self._advance()
-
-    def _watch_progress(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
         self._progress_ns = time.monotonic_ns()
-        self._watchdog = self._stage.reactor.after(self._allowed_ns(), self._check_progress)
+        self._advance()
 
     def _allowed_ns(self) -> int:
         """The wait for progress: the captured think time of whoever is next is not silence."""
         messages = self.script.messages
         think = messages[self._cursor].gap_ns if self._cursor < len(messages) else 0
-        if self.script.tagged:
-            run = self._cursor
-            while self.script.answer_to(run) > 0:
-                run += 1
-                think += messages[run].gap_ns
         return self._stage.patience.message_timeout_ns + think
 
-    def _check_progress(self) -> None:
-        if self._done or self._sock is None:
+    def _watch(self) -> None:
+        """Is it still moving? Asked when a wait may have been too long, and again as long as it may yet be."""
+        if self._sock is None:
+            return
+        now = time.monotonic_ns()
+        if self._done:
+            if self._limit_ns and now >= self._limit_ns:
+                self._conclude("")
+            return
+        if not self.attempt.connected:
+            self._conclude("timeout")
             return
         due = self._progress_ns + self._allowed_ns()
-        if self._thinking or time.monotonic_ns() < due:
-            wait = max(due - time.monotonic_ns(), self._stage.patience.message_timeout_ns // 2)
-            self._watchdog = self._stage.reactor.after(wait, self._check_progress)
+        if self._thinking or now < due:
+            self._reactor.at(max(due, now + self._stage.patience.message_timeout_ns // 2), self._watch)
             return
         self._conclude("timeout")
 
@@ -216,57 +238,64 @@ class TcpConversation:
             message = messages[self._cursor]
             if message.direction == FORWARD:
                 self._stage.notes.offered += 1
-                self._thinking = True
                 if message.gap_ns > 0:
-                    self._stage.reactor.after(message.gap_ns, self._said, self.script.flow_id)
+                    self._thinking = True
+                    self._reactor.after(message.gap_ns, self._said, self.script.flow_id)
                     return
-                self._say()
-            elif self.script.tagged or not self._heard(len(message.payload)):
+                self._say(message.payload)
+            elif not self._heard(len(message.payload)):
                 return
 
     def _heard(self, octets: int) -> bool:
-        """Take the next raw message when it is complete."""
-        if self.attempt.received_octets < self._boundary + octets:
+        """Take the next message when it is complete."""
+        end = self._boundary + octets
+        if self.attempt.received_octets < end:
             return False
-        self._note(self._cursor, REVERSE, self._boundary, self._boundary + octets)
-        self._boundary += octets
+        self._boundary = end
         self._cursor += 1
         return True
 
-    def _say(self) -> None:
+    def _said(self) -> None:
         self._thinking = False
+        if self._sock is not None:
+            self._say(self.script.messages[self._cursor].payload)
+            self._advance()
+
+    def _say(self, payload: bytes) -> None:
+        """Send the message at the cursor."""
         sock = self._sock
         if sock is None:
             return
         self._stage.notes.sent += 1
-        payload = self.script.messages[self._cursor].payload
-        sent = self.attempt.sent_octets
-        if self._reader is not None:
-            self._reader.expect(payload.split(b" ", 1)[0])
-        self._note(self._cursor, FORWARD, sent, sent + len(payload))
         self.attempt.sent_octets += len(payload)
         self._cursor += 1
         self._progress_ns = time.monotonic_ns()
-        if payload:
+        if self._out:
             self._out.append(memoryview(payload))
-        self._flush(sock)
+            return
+        try:
+            taken = sock.send(payload)
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            self._broken(error.errno or 0)
+            return
+        if taken < len(payload):
+            self._out.append(memoryview(payload)[taken:])
+            self._await_room(sock)
 
-    def _said(self) -> None:
-        self._say()
-        self._advance()
-
-    def _note(self, sequence: int, direction: int, start: int, end: int) -> None:
-        answer = self.script.answer_to(sequence) if direction == FORWARD else -1
-        self._stage.notes.transfers.append(
-            Transfer(CLIENT, -1, self.script.flow_id, sequence, direction, start, end, answer)
-        )
+    def _await_room(self, sock: socket.socket) -> None:
+        if not self._events & WRITE:
+            self._events |= WRITE
+            self._reactor.change(sock, self._events)
 
     def _flush(self, sock: socket.socket) -> None:
         while self._out:
             try:
                 taken = sock.send(self._out[0])
             except BlockingIOError:
-                break
+                self._await_room(sock)
+                return
             except OSError as error:
                 self._broken(error.errno or 0)
                 return
@@ -275,68 +304,39 @@ class TcpConversation:
                 self._out.popleft()
             else:
                 self._out[0] = self._out[0][taken:]
-        self._interest(sock)
 
-    def _interest(self, sock: socket.socket) -> None:
-        events = READ | (WRITE if self._out else 0)
-        if events != self._events:
-            self._events = events
-            self._stage.reactor.change(sock, events)
+    def _read_on(self) -> None:
+        sock = self._sock
+        if sock is not None:
+            self._on_readable(sock, CLOSING)
 
-    def _on_readable(self, sock: socket.socket) -> None:
+    def _on_readable(self, sock: socket.socket, events: int) -> None:
+        buffer = self._reactor.buffer
         for _ in range(_READS_AT_ONCE):
             try:
-                data = sock.recv(_READ_OCTETS)
+                octets = sock.recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._broken(error.errno or 0)
                 return
-            if not data:
+            if not octets:
                 self._on_end()
                 return
             self._progress_ns = time.monotonic_ns()
-            self.attempt.received_octets += len(data)
-            if self._reader is not None:
-                self._on_http(self._reader, data)
-            else:
-                self._advance()
-            if self._sock is None or len(data) < _READ_OCTETS // 4:
+            self.attempt.received_octets += octets
+            self._hear(octets)
+            if self._sock is None or (octets < len(buffer) and not events & CLOSING):
                 return
+        self._reactor.after(0, self._read_on)
 
-    def _on_http(self, reader: MessageReader, data: bytes) -> None:
-        try:
-            framed = reader.feed(data)
-        except NotHttp:
-            self._conclude("http_error")
-            return
-        for response in framed:
-            if self._sock is not None:
-                self._on_response(response)
-
-    def _on_response(self, response: Framed) -> None:
-        messages = self.script.messages
-        first = self._cursor
-        if first >= len(messages) or messages[first].direction != REVERSE:
-            return
-        last = first
-        while self.script.answer_to(last) > 0:
-            last += 1
-        self._note(first, REVERSE, response.start, response.end)
-        self._cursor = last + 1
-        captured = response_head(m.payload for m in messages[first : last + 1])
-        if captured is not None and captured.status != response.head.status:
-            self._conclude("http_error")
-            return
+    def _hear(self, octets: int) -> None:
+        """So many octets have come; they are in the reactor's buffer."""
         self._advance()
 
     def _on_end(self) -> None:
-        if self._reader is not None and not self._done:
-            framed = self._reader.end_of_stream()
-            if framed is not None:
-                self._on_response(framed)
-        if self._sock is not None:
-            self._conclude("" if self._done else "truncated")
+        """The other side says no more."""
+        self._conclude("" if self._done else "truncated")
 
     def _broken(self, code: int) -> None:
         if self._done:
@@ -351,14 +351,13 @@ class TcpConversation:
         if self._done:
             return
         self._done = True
+        self._limit_ns = 0
         self.attempt.completed = True
         self.attempt.error = "none"
         self.attempt.ended_ns = time.monotonic_ns()
         self._stage.silent(self.script, satisfied=True)
         close = self.script.close
         if close == "none":
-            if self._watchdog is not None:
-                self._watchdog.cancel()
             self._stage.idle(self.script.flow_id)
             return
         if close == "rst_forward":
@@ -370,25 +369,29 @@ class TcpConversation:
             except OSError:
                 self._conclude("")
                 return
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watchdog = self._stage.reactor.after(_CLOSE_WAIT_NS, lambda: self._conclude(""))
+        self._limit_ns = time.monotonic_ns() + _CLOSE_WAIT_NS
+        self._reactor.at(self._limit_ns, self._watch)
 
     def _conclude(self, error: str, *, abort: bool = False) -> None:
         """Close the socket; an error, if any, is the flow's."""
         sock, self._sock = self._sock, None
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        attempt = self.attempt
         if error:
-            self.attempt.error = error
-            self.attempt.completed = False
-            self.attempt.ended_ns = time.monotonic_ns()
+            attempt.error = error
+            attempt.completed = False
+            attempt.ended_ns = time.monotonic_ns()
         if sock is not None:
-            self._stage.reactor.forget(sock)
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ROOM)
+            attempt.retransmits, attempt.min_rtt_ns = tcp_info(info)
             if abort or error:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-            sock.close()
+            self._reactor.close(sock)
+            self._write_down()
         if not self._done:
             self._stage.silent(self.script, satisfied=False)
         self._done = True
         self._stage.finished(self.script.flow_id)
+
+    def _write_down(self) -> None:
+        """What passed, for the notes."""
+        self._stage.notes.walked.append(Walked(CLIENT, -1, self.script, self._cursor))

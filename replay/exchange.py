@@ -8,13 +8,14 @@ import socket
 import time
 
 from replay.conversation import Stage, client_socket, error_name
+from replay.datagram_order import DatagramOrder
 from replay.observed import CLIENT, Attempt, Transfer
-from replay.reactor import READ, Timer
+from replay.reactor import READ
 from replay.schedule import FORWARD, REVERSE, FlowScript
 
-_DATAGRAM_OCTETS = 65_536
 _READS_AT_ONCE = 64
 _TRUNCATED_BELOW = 0.5
+_NO_ROOM = (errno.ENOBUFS, errno.EAGAIN)
 
 
 class UdpExchange:
@@ -27,11 +28,12 @@ class UdpExchange:
         self._sock: socket.socket | None = None
         self._cursor = 0
         self._sent = 0
+        self._datagrams = 0
         self._arrived = 0
         self._thinking = False
-        self._patience: Timer | None = None
+        self._limit_ns = 0
         self._refusal = ""
-        self._expected = sum(1 for m in script.messages if m.direction == REVERSE)
+        self._order = DatagramOrder(script.messages, REVERSE)
 
     def start(self) -> None:
         """Bind the captured address and port; say what is first."""
@@ -93,10 +95,11 @@ class UdpExchange:
         self._stage.notes.sent += 1
         try:
             self._sock.send(payload)
-        except BlockingIOError:
-            pass  # the queue to the wire is full: the network's loss, seen at the taps
         except OSError as error:
-            self._refusal = error_name(error.errno or 0)
+            if error.errno in _NO_ROOM:
+                self._stage.notes.blocked += 1
+            else:
+                self._refusal = error_name(error.errno or 0)
         else:
             self._note(self._cursor, FORWARD, self._sent)
             self._sent += 1
@@ -110,79 +113,75 @@ class UdpExchange:
         )
 
     def _wait(self, gap_ns: int) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
         patience = self._stage.patience
         expected = self.script.outcome == "accepted"
-        wait = patience.message_timeout_ns if expected else patience.unanswered_timeout_ns
-        self._patience = self._stage.reactor.after(wait + gap_ns, self._give_up_waiting)
+        self._await(gap_ns + (patience.message_timeout_ns if expected else patience.unanswered_timeout_ns))
+
+    def _await(self, wait_ns: int) -> None:
+        """Wait so long from now for something to arrive; it puts the limit off."""
+        self._limit_ns = time.monotonic_ns() + wait_ns
+        self._stage.reactor.at(self._limit_ns, self._give_up_waiting)
 
     def _give_up_waiting(self) -> None:
-        """These answers do not come: go on with what this side says next."""
+        """These answers do not come: go on with what this side says next, or end when there is nothing."""
+        if self._sock is None or not self._limit_ns or time.monotonic_ns() < self._limit_ns:
+            return
         messages = self.script.messages
+        if self._cursor >= len(messages):
+            self._conclude("")
+            return
         while self._cursor < len(messages) and messages[self._cursor].direction == REVERSE:
             self._cursor += 1
+        self._limit_ns = 0
         self._advance()
 
     def _linger(self) -> None:
         """All is said. Whoever expected nothing still listens a moment for a refusal."""
-        if self._expected or self._refusal:
+        if self._order.expected or self._refusal:
             self._conclude("")
         else:
-            if self._patience is not None:
-                self._patience.cancel()
-            wait = self._stage.patience.unanswered_timeout_ns
-            self._patience = self._stage.reactor.after(wait, lambda: self._conclude(""))
+            self._await(self._stage.patience.unanswered_timeout_ns)
 
     def _on_event(self, _events: int) -> None:
+        buffer = self._stage.reactor.buffer
         for _ in range(_READS_AT_ONCE):
             if self._sock is None:
                 return
             try:
-                data = self._sock.recv(_DATAGRAM_OCTETS)
+                octets = self._sock.recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._refusal = error_name(error.errno or 0)
                 self._conclude("")
                 return
-            self._on_datagram(data)
+            self._on_datagram(bytes(memoryview(buffer)[:octets]))
+        self._stage.reactor.after(0, self._read_on)
+
+    def _read_on(self) -> None:
+        self._on_event(READ)
 
     def _on_datagram(self, data: bytes) -> None:
         self.attempt.connected = True
         self.attempt.received_octets += len(data)
-        ordinal = self._arrived
-        self._arrived += 1
-        sequence = self._which(data)
+        ordinal = self._datagrams
+        self._datagrams += 1
+        sequence = self._order.arrived(data, self._cursor)
         if sequence < 0:
             return
+        self._arrived += 1
         self._note(sequence, REVERSE, ordinal)
         if sequence >= self._cursor:
             self._cursor = sequence + 1
-        if self._patience is not None:
-            self._patience.cancel()
+        self._limit_ns = 0
         self._advance()
-
-    def _which(self, data: bytes) -> int:
-        messages = self.script.messages
-        answers = [i for i, m in enumerate(messages) if m.direction == REVERSE]
-        exact = [i for i in answers if messages[i].payload == data]
-        ahead = next((i for i in exact if i >= self._cursor), None)
-        if ahead is not None:
-            return ahead
-        if exact:
-            return exact[-1]
-        return next((i for i in answers if i >= self._cursor), -1)
 
     def _conclude(self, error: str) -> None:
         sock, self._sock = self._sock, None
-        if self._patience is not None:
-            self._patience.cancel()
         if sock is not None:
-            self._stage.reactor.forget(sock)
-            sock.close()
+            self._stage.reactor.close(sock)
         attempt = self.attempt
-        attempt.missed_messages = max(self._expected - self._arrived, 0)
+        attempt.missed_messages = max(self._order.expected - self._arrived, 0)
         attempt.error = error or self._judged()
         attempt.completed = attempt.error == "none"
         attempt.ended_ns = time.monotonic_ns()
@@ -192,8 +191,8 @@ class UdpExchange:
     def _judged(self) -> str:
         if self._refusal:
             return self._refusal
-        if not self._expected:
+        if not self._order.expected:
             return "none" if self.script.outcome == "accepted" else "timeout"
         if self._arrived == 0:
             return "timeout"
-        return "none" if self._arrived >= _TRUNCATED_BELOW * self._expected else "truncated"
+        return "none" if self._arrived >= _TRUNCATED_BELOW * self._order.expected else "truncated"

@@ -16,10 +16,10 @@ import pandas as pd
 
 from replay.errors import InvalidCapture
 from replay.meter import meter
-from replay.observed import CLIENT, SERVER
+from replay.observed import CLIENT, SERVER, UNKNOWN
 from replay.packets import read_packets
+from replay.played import PlayResult
 from replay.schedule import FORWARD, REVERSE, TCP, UDP
-from replay.session import PlayResult
 from replay.sightings import UNSEEN, Sightings, by_node, endpoint
 
 Float = npt.NDArray[np.float64]
@@ -250,7 +250,12 @@ def _connect(attempts: pd.DataFrame, syn: Int64, answer: Int64, wanted: pd.Serie
 def _loss(
     attempts: pd.DataFrame, accepted: pd.DataFrame, transfers: pd.DataFrame, taps: Mapping[str, Sightings]
 ) -> tuple[Float, Int64]:
-    """Loss ratio and retransmitted packets, each direction counted at its sender's tap."""
+    """Loss ratio and retransmitted packets, each direction counted at its sender.
+
+    Retransmits are what the sending kernel says of its own socket (TCP_INFO); where it was not asked, because
+    several flows share the socket, they are what passed the sender's tap a second time. The loss ratio of TCP is
+    octets sent again, by the taps; of UDP it is datagrams that one side sent and the other never received.
+    """
     counted = _retransmits(attempts, taps, FORWARD)
     own = _own_connections(attempts, accepted)
     there = pd.DataFrame(_retransmits(own, taps, REVERSE)).groupby(own["flow_id"]).sum()
@@ -267,6 +272,8 @@ def _retransmits(rows: pd.DataFrame, taps: Mapping[str, Sightings], direction: i
     counted = np.zeros((len(rows), 3), dtype=np.int64)
     for tap, at, side in _at_taps(rows, taps):
         counted[at] = tap.retransmits(_turned(side, direction))
+    told = rows["retransmits"].to_numpy(dtype=np.int64)
+    counted[:, 0] = np.where(told != UNKNOWN, told, counted[:, 0])
     return counted
 
 
@@ -276,13 +283,15 @@ def _own_connections(attempts: pd.DataFrame, accepted: pd.DataFrame) -> pd.DataF
     source = attempts.rename(columns={"source_address": "peer_address", "source_port": "peer_port"})
     by_source = accepted[accepted["flow_id"] == ""].drop(columns="flow_id")
     by_source = by_source.merge(source[[*keys, "protocol", "flow_id"]], on=[*keys, "protocol"])
-    columns = ["flow_id", "node", "side", "protocol"]
+    columns = ["flow_id", "node", "side", "protocol", "retransmits"]
     own = pd.concat([accepted[accepted["flow_id"] != ""][columns], by_source[columns]], ignore_index=True)
     return own[own["protocol"] == TCP].reset_index(drop=True)
 
 
 def _datagram_loss(transfers: pd.DataFrame) -> pd.Series[float]:
+    """Datagrams are told apart by flow and sequence, which the receiver knows by their payload: each counts once."""
     datagrams = transfers[transfers["protocol"] == UDP]
+    datagrams = datagrams.drop_duplicates(["flow_id", "sequence", "direction", "side"])
     sent = (datagrams["side"] == CLIENT) == (datagrams["direction"] == FORWARD)
     left = datagrams[sent].groupby("flow_id").size()
     arrived = datagrams[~sent].groupby("flow_id").size().reindex(left.index, fill_value=0)

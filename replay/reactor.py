@@ -1,20 +1,26 @@
 """The player's clock and ear: one heap of due times, one epoll, and how late each due time was.
 
-Knows neither flows nor protocols. Waits in microseconds (`ppoll`; epoll alone rounds to 1 ms).
+Knows neither flows nor protocols. Waits in microseconds (`ppoll`; epoll alone rounds to 1 ms). Sockets are watched
+edge-triggered: whoever is told of one reads it empty, and under load a message costs one event and no other call.
 """
 
 import ctypes
-import heapq
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from heapq import heappop, heappush
 
 from replay.child import enter_namespace, libc
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-_EVENTS_AT_ONCE = 64
+GONE = select.EPOLLHUP | select.EPOLLERR
+CLOSING = select.EPOLLRDHUP | GONE
+_ON_EDGES = select.EPOLLET | select.EPOLLRDHUP
+_BUFFER_OCTETS = 262_144
+_EVENTS_AT_ONCE = 128
+_LONGEST_WAIT_NS = 1_000_000_000
 _POLLIN = 1
 
 
@@ -26,84 +32,89 @@ class _Pollfd(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
-class Timer:
-    """Something due at a moment of the monotonic clock; `cancel` makes it nothing."""
-
-    __slots__ = ("act", "due_ns", "owner")
-
-    def __init__(self, due_ns: int, act: Callable[[], None], owner: str) -> None:
-        self.due_ns = due_ns
-        self.act: Callable[[], None] | None = act
-        self.owner = owner
-
-    def cancel(self) -> None:
-        """Never fire."""
-        self.act = None
-
-
 class Reactor:
-    """One loop that fires timers and hands out socket events.
+    """One loop that fires what is due and hands out socket events.
 
-    `lateness` holds (owner, nanoseconds) of every timer that had an owner: timers of the schedule
-    have one, timeouts have none.
+    `lateness` holds (owner, nanoseconds) of everything due that had an owner: the schedule's events have one, timeouts
+    have none. `buffer` is room to receive into, for whoever has been told of an event and until it returns.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._pollfd = _Pollfd(self._epoll.fileno(), _POLLIN, 0)
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._heap: list[tuple[int, int, Timer]] = []
+        self._heap: list[tuple[int, int, Callable[[], None], str]] = []
         self._count = 0
+        self._closing: list[socket.socket] = []
         self.lateness: list[tuple[str, int]] = []
+        self.buffer = bytearray(_BUFFER_OCTETS)
 
-    def at(self, due_ns: int, act: Callable[[], None], owner: str = "") -> Timer:
-        """Call `act` at that moment (monotonic); with an owner its lateness is recorded."""
-        timer = Timer(due_ns, act, owner)
+    def at(self, due_ns: int, act: Callable[[], None], owner: str = "") -> None:
+        """Call `act` at that moment (monotonic); with an owner its lateness is recorded.
+
+        Nothing is taken back: what is no longer wanted must know so when it is called.
+        """
         self._count += 1
-        heapq.heappush(self._heap, (due_ns, self._count, timer))
-        return timer
+        heappush(self._heap, (due_ns, self._count, act, owner))
 
-    def after(self, wait_ns: int, act: Callable[[], None], owner: str = "") -> Timer:
+    def after(self, wait_ns: int, act: Callable[[], None], owner: str = "") -> None:
         """Call `act` so many nanoseconds from now."""
-        return self.at(time.monotonic_ns() + wait_ns, act, owner)
+        self._count += 1
+        heappush(self._heap, (time.monotonic_ns() + wait_ns, self._count, act, owner))
 
     def watch(self, sock: socket.socket, events: int, handler: Callable[[int], None]) -> None:
-        """Hand this socket's events to `handler` until `forget`."""
-        self._handlers[sock.fileno()] = handler
-        self._epoll.register(sock.fileno(), events)
+        """Tell `handler` of each change that makes this socket ready, its peer's close included, until `close`."""
+        number = sock.fileno()
+        self._handlers[number] = handler
+        self._epoll.register(number, events | _ON_EDGES)
 
-    def watch_fd(self, fd: int, handler: Callable[[int], None]) -> None:
-        """The same for anything readable that is not a socket object."""
+    def watch_level(self, fd: int, handler: Callable[[int], None]) -> None:
+        """Tell `handler` as long as there is something to read: listeners, the parent's line."""
         self._handlers[fd] = handler
         self._epoll.register(fd, READ)
 
     def change(self, sock: socket.socket, events: int) -> None:
-        """Watch for other events."""
-        self._epoll.modify(sock.fileno(), events)
+        """Watch for other events; what is ready now is told at once."""
+        self._epoll.modify(sock.fileno(), events | _ON_EDGES)
 
     def forget(self, sock: socket.socket) -> None:
-        """Stop watching, before the socket is closed."""
+        """Watch no more, because somebody else will have the socket."""
         if self._handlers.pop(sock.fileno(), None) is not None:
             self._epoll.unregister(sock.fileno())
 
+    def close(self, sock: socket.socket) -> None:
+        """Watch no more, and close before the next wait: events at hand may still speak of its number."""
+        self._handlers.pop(sock.fileno(), None)
+        self._closing.append(sock)
+
     def turn(self) -> None:
-        """Wait for the next event or due time, then handle what is there."""
-        now = time.monotonic_ns()
+        """Do what is due, wait for the next event or due time, and hand out the events that are there."""
         heap = self._heap
-        while heap and heap[0][0] <= now:
-            timer = heapq.heappop(heap)[2]
-            if timer.act is None:
-                continue
-            if timer.owner:
-                now = time.monotonic_ns()
-                self.lateness.append((timer.owner, now - timer.due_ns))
-            timer.act()
+        began = now = time.monotonic_ns()
+        while heap and heap[0][0] <= began:
+            due_ns, _, act, owner = heappop(heap)
+            if owner:
+                self.lateness.append((owner, now - due_ns))
+            act()
             now = time.monotonic_ns()
-        self._wait(heap[0][0] - now if heap else 1_000_000_000)
-        for fd, events in self._epoll.poll(0, _EVENTS_AT_ONCE):
-            handler = self._handlers.get(fd)
+        if self._closing:
+            self._close_all()
+        events = self._epoll.poll(0, _EVENTS_AT_ONCE)
+        if not events:
+            self._wait(heap[0][0] - time.monotonic_ns() if heap else _LONGEST_WAIT_NS)
+            events = self._epoll.poll(0, _EVENTS_AT_ONCE)
+        handlers = self._handlers
+        for number, which in events:
+            handler = handlers.get(number)
             if handler is not None:
-                handler(events)
+                handler(which)
+        if self._closing:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        for sock in self._closing:
+            sock.close()
+        self._closing.clear()
 
     def _wait(self, wait_ns: int) -> None:
         if wait_ns <= 0:

@@ -39,25 +39,24 @@ class Recogniser:
 
     def __init__(self, served_ports: Iterable[tuple[int, int]] = ()) -> None:
         self._served = frozenset(served_ports)
-        self._waiting: dict[str, _Waiting] = {}
-        self._taken: dict[str, _Waiting] = {}
-        self._by_id: dict[str, FlowScript] = {}
-        self._by_source: dict[tuple[int, Endpoint], list[str]] = {}
         self._order = 0
         self._spoken_to: set[tuple[int, int]] = set()
+        self.clear()
 
     def clear(self) -> None:
         """Forget every flow: a new window begins."""
-        self._waiting.clear()
-        self._taken.clear()
-        self._by_id.clear()
-        self._by_source.clear()
+        self._waiting: dict[str, _Waiting] = {}
+        self._silent: dict[str, _Waiting] = {}
+        self._first_words: dict[tuple[int, int], dict[bytes, dict[str, _Waiting]]] = {}
+        self._taken: dict[str, _Waiting] = {}
+        self._by_id: dict[str, FlowScript] = {}
+        self._by_source: dict[tuple[int, Endpoint], list[str]] = {}
 
     def started(self, script: FlowScript) -> None:
         """The client side of this flow is about to speak."""
         self._order += 1
         self._by_id[script.flow_id] = script
-        self._waiting[script.flow_id] = _Waiting(script, self._order)
+        self._wait(_Waiting(script, self._order))
         self._by_source.setdefault((script.protocol, script.source), []).append(script.flow_id)
 
     def ended(self, script: FlowScript, *, satisfied: bool = False) -> None:
@@ -67,7 +66,7 @@ class Recogniser:
         equal flow is still to come. A slow link brings equal flows to a proxy out of order.
         """
         self._taken.pop(script.flow_id, None)
-        if self._waiting.pop(script.flow_id, None) is not None and satisfied:
+        if self._wait_no_more(script) is not None and satisfied:
             self._give_back(script)
         key = (script.protocol, script.source)
         same = self._by_source.get(key, [])
@@ -78,11 +77,51 @@ class Recogniser:
 
     def take(self, script: FlowScript, local: Endpoint) -> None:
         """This flow has been found at this service."""
-        waiting = self._waiting.pop(script.flow_id, None)
+        waiting = self._wait_no_more(script)
         if waiting is not None:
             self._taken[script.flow_id] = waiting
         if script.messages and script.messages[0].direction == FORWARD:
             self._spoken_to.add((script.protocol, local[1]))
+
+    def release(self, script: FlowScript) -> bool:
+        """What was taken for this flow was something else (a health check); it waits again.
+
+        False when its client side is gone, and it waits no more.
+        """
+        if script.flow_id not in self._by_source.get((script.protocol, script.source), []):
+            return False
+        self._order += 1
+        self._taken.pop(script.flow_id, None)
+        if script.flow_id not in self._waiting:
+            self._wait(_Waiting(script, 0))
+        return True
+
+    def _wait(self, waiting: _Waiting) -> None:
+        script = waiting.script
+        self._waiting[script.flow_id] = waiting
+        if not script.messages:
+            return
+        if script.messages[0].direction != FORWARD:
+            self._silent[script.flow_id] = waiting
+        elif not script.tagged:
+            words = script.messages[0].payload[:_DISTINCTIVE_OCTETS]
+            same_length = self._first_words.setdefault((script.protocol, len(words)), {})
+            same_length.setdefault(words, {})[script.flow_id] = waiting
+
+    def _wait_no_more(self, script: FlowScript) -> _Waiting | None:
+        waiting = self._waiting.pop(script.flow_id, None)
+        if waiting is None or not script.messages:
+            return waiting
+        if script.messages[0].direction != FORWARD:
+            self._silent.pop(script.flow_id, None)
+        elif not script.tagged:
+            words = script.messages[0].payload[:_DISTINCTIVE_OCTETS]
+            key = (script.protocol, len(words))
+            same = self._first_words[key][words]
+            del same[script.flow_id]
+            if not same:
+                del self._first_words[key][words]
+        return waiting
 
     def _give_back(self, script: FlowScript) -> None:
         """Let the earliest flow that was taken and says the same as `script` wait again."""
@@ -97,19 +136,7 @@ class Recogniser:
         if equal:
             other = min(equal, key=lambda waiting: waiting.order)
             del self._taken[other.script.flow_id]
-            self._waiting[other.script.flow_id] = other
-
-    def release(self, script: FlowScript) -> bool:
-        """What was taken for this flow was something else (a health check); it waits again.
-
-        False when its client side is gone, and it waits no more.
-        """
-        if script.flow_id not in self._by_source.get((script.protocol, script.source), []):
-            return False
-        self._order += 1
-        self._taken.pop(script.flow_id, None)
-        self._waiting.setdefault(script.flow_id, _Waiting(script, 0))
-        return True
+            self._wait(other)
 
     def by_tag(self, head: Head) -> tuple[FlowScript, int] | None:
         """The flow and the request's sequence that the shadow header names."""
@@ -124,11 +151,12 @@ class Recogniser:
 
     def by_source(self, protocol: int, peer: Endpoint, local: Endpoint) -> FlowScript | None:
         """The flow whose own source address and port arrived: the path only routed or DNATed."""
-        found = [
-            waiting.script
-            for flow_id in self._by_source.get((protocol, peer), ())
-            if (waiting := self._waiting.get(flow_id)) is not None
-        ]
+        same = self._by_source.get((protocol, peer))
+        if same is None:
+            return None
+        found = [waiting.script for flow_id in same if (waiting := self._waiting.get(flow_id)) is not None]
+        if len(found) == 1:
+            return found[0]
         return min(found, key=lambda script: _distance(script, local), default=None)
 
     def by_content(self, protocol: int, said: bytes, local: Endpoint, peer: Endpoint) -> FlowScript | Recognition:
@@ -138,18 +166,13 @@ class Recogniser:
         """
         whole: list[_Waiting] = []
         partial = False
-        for waiting in self._waiting.values():
-            script = waiting.script
-            if script.protocol != protocol or script.tagged or not script.messages:
+        for (spoken, length), by_words in self._first_words.items():
+            if spoken != protocol or not by_words:
                 continue
-            first = script.messages[0]
-            if first.direction != FORWARD:
-                continue
-            distinctive = first.payload[:_DISTINCTIVE_OCTETS]
-            if said.startswith(distinctive):
-                whole.append(waiting)
-            elif distinctive.startswith(said):
-                partial = True
+            if length <= len(said):
+                whole += by_words.get(said[:length], {}).values()
+            elif not partial:
+                partial = any(words.startswith(said) for words in by_words)
         if whole:
             return min(
                 whole,
@@ -186,6 +209,8 @@ class Recogniser:
         may be this one; a flow whose target port has its own listener is only looked for there.
         With `sure` only the captured port will do: a silent client may be about to speak.
         """
+        if not self._silent:
+            return None
         silent: list[tuple[tuple[bool, int, int], FlowScript]] = []
         for waiting in self._waiting.values():
             script = waiting.script

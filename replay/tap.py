@@ -77,7 +77,8 @@ class Taps(ChildOwner):
         nodes = [tap.node for tap in taps]
         if len(set(nodes)) != len(nodes):
             raise ValueError(f"two taps on one node: {sorted(nodes)}")
-        self._child = Child("taps", _Listening(tuple(taps), blocks, block_octets).run)
+        listening = _Listening(tuple(taps), blocks, block_octets)
+        self._child = Child("taps", listening.run, keep=[tap.netns_fd for tap in taps])
 
     def start(self) -> None:
         """Fork the process; returns when every ring is open."""

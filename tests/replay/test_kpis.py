@@ -204,6 +204,7 @@ def _large(flows: int, exchanges: int) -> tuple[PlayResult, dict[str, Sightings]
                 "completed": True,
                 "received_octets": 0,
                 "server_octets": 0,
+                "retransmits": 0,
             }
         )
         accepted.append(Accepted(n, "server", TCP, "10.0.0.2", 80, "198.51.100.1", n + 1, start + 5 * MS, name))

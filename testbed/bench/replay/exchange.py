@@ -1,0 +1,66 @@
+"""The exchange that every contender plays: so many flows a second, each of four requests and four responses.
+
+Pure.  It knows no contender and no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+EXCHANGES = 4
+PORTS_AN_ADDRESS = 50_000
+SETTLED = 0.2
+"""The share of the lateness samples, from the start, in which a contender may still warm up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One step of the bench: flows at an even pace, each side thinking `think_ns` before it speaks.
+
+    The first request of a flow leaves as soon as it is connected; the client closes after the last response.
+    """
+
+    flows_per_s: float
+    seconds: float
+    think_ns: int = 5_000_000
+    request_octets: int = 300
+    response_octets: int = 1_200
+    source: str = "198.51.100.1"
+    target: str = "10.9.0.2"
+    port: int = 8_080
+    first_port: int = 1_100
+
+    @property
+    def flows(self) -> int:
+        """How many flows there are in all."""
+        return max(1, int(self.flows_per_s * self.seconds))
+
+    def due_ns(self, number: int) -> int:
+        """When a flow's SYN is due, after the step's start."""
+        return int(number * 1e9 / self.flows_per_s)
+
+    def source_of(self, number: int) -> tuple[str, int]:
+        """The client's address and port of a flow."""
+        network, _, last = self.source.rpartition(".")
+        return f"{network}.{int(last) + number // PORTS_AN_ADDRESS}", self.first_port + number % PORTS_AN_ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a contender made of a load: lateness of every scheduled event (ns), and flows that came to their end."""
+
+    lateness_ns: npt.NDArray[np.int64]
+    completed: int
+
+    @property
+    def p99_us(self) -> float:
+        """The 99th percentile of the lateness once warm, in µs; an event that was early counts as on time."""
+        settled = self.lateness_ns[int(len(self.lateness_ns) * SETTLED) :]
+        return float(np.percentile(np.maximum(settled, 0), 99)) / 1_000 if len(settled) else float("inf")
+
+    def on_time(self, load: Load, bound_us: float) -> bool:
+        """Whether every flow was played and p99 stayed within the bound."""
+        return self.completed >= load.flows and self.p99_us <= bound_us
