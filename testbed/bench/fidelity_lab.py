@@ -100,15 +100,14 @@ def placed(flows: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _asked(flows: pd.DataFrame) -> list[_Asked]:
-    """The flows in order of their start."""
-    ordered = flows.sort_values("start_ns", kind="stable")
+    """The flows in order of their start, TCP and UDP first: whether others can be played is the schedule's to say."""
+    sessions = flows["protocol"].isin((TCP, UDP))
+    ordered = flows.assign(other=~sessions).sort_values(["other", "start_ns"], kind="stable")
     columns = [ordered[name].tolist() for name in ("flow_id", "outcome", *_FIVE_TUPLE)]
     return [_Asked(*row) for row in zip(*columns, strict=True)]
 
 
 def _unplaceable(flow: _Asked) -> str:
-    if flow.protocol not in (TCP, UDP):
-        return f"protocol {flow.protocol} has no session to re-enact"
     if flow.source == flow.target:
         return "both ends have one address"
     for address in (ip_address(flow.source), ip_address(flow.target)):
@@ -155,7 +154,7 @@ def refusals(flows: Iterable[_Asked]) -> dict[int, list[str]]:
     rule, because a scan refuses thousands and the kernel takes a table in one message.
     """
     by_detail: list[dict[_Detail, set[str]]] = [{} for _ in _DETAILS]
-    known = list(flows)
+    known = [flow for flow in flows if flow.protocol in (TCP, UDP)]
     for flow in known:
         for look, met in zip(_DETAILS, by_detail, strict=True):
             met.setdefault(look(flow), set()).add(_met(flow))

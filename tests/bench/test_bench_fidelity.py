@@ -52,14 +52,14 @@ def test_what_does_not_fit_is_left_out_with_the_reason():
             tcp("10.0.0.2", "10.0.0.3"),
             tcp("10.0.0.3", "10.0.0.1"),
             tcp("10.0.0.1", "10.0.0.1"),
-            (ICMP, "10.0.0.1", 1, "10.0.0.2", 1, "accepted"),
+            (ICMP, "10.0.0.2", 1, "10.0.0.2", 1, "accepted"),
             (UDP, "10.0.0.1", 5_353, "224.0.0.251", 5_353, "unanswered"),
             tcp("fe80::1", "fe80::2"),
             tcp("10.0.0.1", "10.0.0.2", 81, "reset"),
             tcp("10.0.0.1", "10.0.0.2", 81),
         )
     )
-    assert list(left_out) == ["f2", "f3", "f4", "f5", "f6", "f7", "f8"]
+    assert sorted(left_out) == ["f2", "f3", "f4", "f5", "f6", "f7", "f8"]
     assert left_out["f2"] == "both ends are on one side of the two that the lab has"
     assert left_out["f3"] == "both ends have one address"
     assert left_out["f7"] == "the same five-tuple was refused once and accepted once"
