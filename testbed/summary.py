@@ -149,6 +149,13 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         yield _fact("Rollback", "done, network as before", "", bad=False)
     if not instrument.valid and verdict.windows:
         yield _fact("Instrument", "not valid", instrument.reason, bad=True)
+    if verdict.preflight is not None:
+        flown = verdict.preflight
+        tried = (
+            f"{plural(flown.classes, 'class')} and {plural(flown.exposures, 'access')} in {flown.seconds or 0:.1f} s"
+        )
+        changed = f"{len(flown.changed)} answered otherwise" if flown.changed else "all answered as before"
+        yield _fact("Preflight", tried, changed, bad=False)
     if verdict.timings.total_s is not None:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
     if report is not None:

@@ -11,8 +11,8 @@ from itertools import product
 
 import pandas as pd
 
+from replay.flow_priority import OTHER_CLASS, classified
 from replay.flow_priority import Rule as ClassRule
-from replay.flow_priority import classified
 from replay.schedule import FORWARD, TCP, UDP, FlowScript, Message
 from testbed.attribution.match import address
 from testbed.change.model import Change
@@ -22,6 +22,7 @@ from testbed.preflight.classes import APART_NS
 from testbed.preflight.places import Places, Service
 from testbed.preflight.probe import Kind, Probe, Stand
 from testbed.preflight.tries import Try, leaves, takes, tries_of_line, within
+from topologies.model import IpAddress
 
 MOST_A_LINE = 48
 MOST_SERVICES = 192
@@ -45,7 +46,9 @@ def exposures(
     """
     found: dict[tuple[str, Service], Try] = {}
     left_out = 0
-    by_line = [list(tries_of_line(line, before, after, here)) for line in change.lines]
+    # of a line that became another one the new form is to blame
+    lines = sorted(change.lines, key=lambda line: line.sign == "-")
+    by_line = [list(tries_of_line(line, before, after, here)) for line in lines]
     for most, tries in (
         *((MOST_A_LINE, tries) for tries in by_line),
         (MOST_REFUSED, list(_refused(here, flows))),
@@ -90,18 +93,20 @@ def _services(here: Places) -> Iterator[Try]:
             yield Try(Kind.SERVICE, zone, said, service)
 
 
-def _stands(here: Places, service: Service) -> tuple[Stand, ...]:
+def _ends(here: Places, service: Service) -> list[tuple[IpAddress, int]]:
     """Where a probe may come out: at its target, or where a translation sends it."""
     to, protocol, port = service
-    ends = [(to, port)]
-    ends += [
-        (one.to, one.to_port or port) for one in here.translations if one.protocol == protocol and takes(one, to, port)
-    ]
+    taking = [one for one in here.translations if one.protocol == protocol and takes(one, to, port)]
+    return [(to, port), *((one.to, one.to_port or port) for one in taking)]
+
+
+def _stands(here: Places, service: Service) -> tuple[Stand, ...]:
+    """The end points' places among them where nothing of the node's own may be listening."""
     found = []
-    for end, end_port in ends:
+    for end, port in _ends(here, service):
         owner = here.topology.owner(end)
         if owner is not None and owner.kind in END_POINTS and not owner.programs:
-            found.append((owner.name, protocol, end_port))
+            found.append((owner.name, service[1], port))
     return tuple(dict.fromkeys(found))
 
 
@@ -119,6 +124,14 @@ def _probes(tries: Sequence[Try], here: Places, rules: Sequence[ClassRule]) -> t
         }
     )
     told = classified(table, rules)
+    # what stands behind a translation has the class of what it is translated to, where its own address has none
+    ends = [_ends(here, t.service)[-1] for t in tries]
+    inner = table.assign(
+        destination_address=pd.Series([str(end) for end, _ in ends], dtype="str"),
+        destination_port=[port for _, port in ends],
+    )
+    known, behind = told["flow_class"] != OTHER_CLASS, classified(inner, rules)
+    told = told.assign(**{name: told[name].where(known, behind[name]) for name in ("flow_class", "priority")})
     named = zip(tries, told["flow_class"].tolist(), told["priority"].tolist(), strict=True)
     return tuple(_probe(one, name, priority, number, here) for number, (one, name, priority) in enumerate(named))
 

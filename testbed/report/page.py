@@ -16,6 +16,7 @@ from analysis.kpi import KPIS
 from analysis.words import percent, quantity
 from testbed.report.diff import Hunk, hunk_around, hunk_of_lines
 from testbed.report.flow_rows import FlowRow, flow_rows
+from testbed.report.preflight_rows import PreflightTable, preflight_table
 from testbed.report.timeline import Timeline, timeline
 from testbed.store import RunDirectory
 from testbed.verdict_file import FindingEntry, KpiEntry, VerdictFile, number, read_verdict
@@ -76,6 +77,7 @@ class Page:
     flows_left_out: int
     columns: tuple[str, ...]
     classes: tuple[ClassRow, ...]
+    preflight: PreflightTable | None
     timeline: Timeline
     noise: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...]
@@ -106,6 +108,7 @@ def read_page(run: Path) -> Page:
             )
             for one in verdict.classes
         ),
+        preflight=preflight_table(directory, verdict),
         timeline=timeline(verdict.windows),
         noise=tuple(
             (LABELS.get(name, name), f"{number(share):.1f} %")
