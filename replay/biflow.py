@@ -95,13 +95,14 @@ class Ordered:
 class Segments:
     """The parts of a chunk that belong to one record each: by tuple, then time; segment i begins at begins[i].
 
-    `cut` says what ended the record before (0: it goes on here), `continues` the segments of records that were open
+    `cut` says what began it (0: it goes on here), `ended_by` what ended the record before, `continues` the segments of records that were open
     before. `ordinal` counts the tuple's flows, `forward` is the end that is the initiator, as far as the record shows,
     `of_row` the segment of each row.
     """
 
     begins: Int64
     cut: UInt8
+    ended_by: UInt8
     continues: Bool
     ordinal: Int64
     forward: UInt8
@@ -145,11 +146,13 @@ def segmented(packets: Packets, chunk: Ordered, known: Table, timeouts: Timeouts
     tuples = chunk.tuple[chunk.begins]
     before = known[tuples]
     cut = _cuts_of_silence(chunk, before, timeouts)
+    silent = cut != 0
     _cut_at_new_syns(chunk, before, cut)
     if timeouts.active_ns is not None or timeouts.linger_ns is not None:
         _cut_within(chunk, before, cut, timeouts)
     is_first = np.zeros(len(chunk), np.bool_)
     is_first[chunk.begins] = True
+    ended_by = np.where(silent, IDLE, cut)
     begins = np.flatnonzero(is_first | (cut != 0))
     of_row = np.cumsum(is_first | (cut != 0)) - 1
     kinds, first = cut[begins], is_first[begins]
@@ -172,7 +175,7 @@ def segmented(packets: Packets, chunk: Ordered, known: Table, timeouts: Timeouts
     after["fins"] = np.where(goes_on, before["fins"] | seen, seen)
     _remember_syns(chunk, cut, after)
     known[tuples] = after
-    return Segments(begins, kinds, first & (kinds == 0), ordinal, forward, of_row)
+    return Segments(begins, kinds, ended_by[begins], first & (kinds == 0), ordinal, forward, of_row)
 
 
 def fins_of(chunk: Ordered, span: slice = slice(None)) -> UInt8:

@@ -25,6 +25,7 @@ LANE = np.dtype(
         ("number", np.int64),  # the flow's number * 2 + the sending end
         ("heard", np.bool_),  # any TCP packet
         ("synchronised", np.bool_),  # `base` is the SYN's
+        ("late", np.bool_),  # the SYN came after payload
         ("carried", np.bool_),  # any payload: `low` and `reach` mean something
         ("torn", np.bool_),  # more holes than are kept
         ("sequence", np.uint32),
@@ -65,10 +66,11 @@ def covered(lanes: Table, runs: Runs, begins: Int64, sequence: UInt32, syn: Bool
     opened = np.flatnonzero(syn)
     which, at = np.unique(of_lane[opened], return_index=True)
     fresh = ~lanes["synchronised"][which]
-    lanes["base"][which[fresh]] = running[opened[at[fresh]]]
-    lanes["synchronised"][which] = True
-
+    which, at = which[fresh], opened[at[fresh]]
+    lanes["base"][which], lanes["synchronised"][which] = running[at], True
     rows = np.flatnonzero(octets)
+    earlier = np.searchsorted(rows, at) > np.searchsorted(rows, begins[which])
+    lanes["late"][which] = lanes["carried"][which] | earlier
     placed = Placed(running[rows], running[rows] + octets[rows], of_lane[rows], rows)
     if len(rows):
         _extend(lanes, runs, placed)
@@ -134,8 +136,8 @@ def holes(lanes: Table, runs: Mapping[int, list[tuple[int, int]]]) -> tuple[Bool
     missing: Bool = (missed > 0) | lanes["torn"]
     large = int((missed > LARGEST_HOLE_OCTETS).sum())
     if runs:
-        for place, number in enumerate(lanes["number"].tolist()):
-            kept = runs.get(number)
+        for place in np.flatnonzero(lanes["heard"]).tolist():
+            kept = runs.get(int(lanes["number"][place]))
             if kept is None:
                 continue
             base = int(lanes["base"][place]) if lanes["synchronised"][place] else kept[0][0]
@@ -143,7 +145,7 @@ def holes(lanes: Table, runs: Mapping[int, list[tuple[int, int]]]) -> tuple[Bool
             gaps = [later[0] - earlier[1] for earlier, later in pairwise(spans)]
             first = max(spans[0][0] - base, 0) if spans else 0
             missing[place] = bool(gaps) or first > 0
-            large += sum(gap > LARGEST_HOLE_OCTETS for gap in [first, *gaps]) - (missed[place] > LARGEST_HOLE_OCTETS)
+            large += sum(gap > LARGEST_HOLE_OCTETS for gap in [first, *gaps]) - int(missed[place] > LARGEST_HOLE_OCTETS)
     return missing, large
 
 

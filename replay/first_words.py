@@ -139,7 +139,7 @@ class Listener:
         words[lane[head[begins]]] = np.where(telling, COLLECTED, HEARD)
         for at in head[begins[telling]].tolist():
             one = lanes[lane[at]]
-            begin = int(one["base"]) if one["synchronised"] else int(placed.begin[at])
+            begin = int(one["base"]) if one["synchronised"] and not one["late"] else int(placed.begin[at])
             self.heard.begin(int(one["number"]), TCP, self._ports(int(row[at])), begin)
         listening = begins[telling].tolist()
         if still := np.flatnonzero(state == COLLECTED).tolist():

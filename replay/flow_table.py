@@ -149,14 +149,14 @@ class FlowTable:
         first = np.searchsorted(segments.begins, chunk.begins)
         cut = before["is_open"] & ~segments.continues[first]
         old = self._open[tuples[cut]]
-        old["cut_by"] = segments.cut[first[cut]]
+        old["cut_by"] = segments.ended_by[first[cut]]
         if len(quoted[0]) or self._denials.waits():
             met = Met(chunk, segments, before, part, old, np.flatnonzero(cut))
             self._denials.meet(packets, quoted, met, self._known, self._open, self.timeouts)
         last = np.append(first[1:], len(part)) - 1
         over = np.ones(len(part), np.bool_)
         over[last] = False
-        part["cut_by"][over] = segments.cut[np.flatnonzero(over) + 1]
+        part["cut_by"][over] = segments.ended_by[np.flatnonzero(over) + 1]
         gone += [(tuples[cut], old), (owner[over], part[over])]
         self._open[tuples] = part[last]
         return Assigned(chunk.row, part["number"][segments.of_row], chunk.end)
@@ -248,7 +248,7 @@ class FlowTable:
         if large:
             self.skipped["stream_hole"] += large
         if self._runs:
-            for number in lanes["number"].tolist():
+            for number in lanes["number"][lanes["heard"]].tolist():
                 self._runs.pop(number, None)
         said: dict[int, Saying] = {}
         row, end = np.nonzero(records["words"] == COLLECTED)

@@ -95,6 +95,7 @@ class StreamMeter:
         self._table = FlowTable(Numbered(), timeouts)
         self._pause_ns, self._flows_only = pause_ns, flows_only
         self._waiting, self._spool, self._packets = Waiting(), Spool(), 0
+        self._nothing: Metered | None = None
 
     def feed(self, packets: Packets) -> Metered:
         """Add the next chunk, in the order of time; returns the flows that ended."""
@@ -112,6 +113,15 @@ class StreamMeter:
         return self._told(self._table.finish(), 0)
 
     def _told(self, ended: Ended, packets: int) -> Metered:
+        if not len(ended) and self._nothing is not None:
+            skipped, self._table.skipped = self._table.skipped, Counter()
+            return replace(self._nothing, packets=packets, skipped=skipped)
+        told = self._tables(ended, packets)
+        if not len(ended):
+            self._nothing = told
+        return told
+
+    def _tables(self, ended: Ended, packets: int) -> Metered:
         flows = _flows(ended, self._table.timeouts)
         names = flows["flow_id"].tolist()
         numbers = ended.records["number"]

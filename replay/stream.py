@@ -195,7 +195,7 @@ def _ordered(rows: Rows, side: Int64, place: Int64, at: Int64, size: Int64, skip
 
 
 def _first_fragments(rows: Rows, datagrams: Int64) -> Int64:
-    """The place of each datagram's first fragment, its own where that one is in no flow here."""
+    """The place of each datagram's first fragment, its own where that one is in another flow record."""
     wanted = rows.datagram[datagrams]
     apart = np.flatnonzero(wanted != rows.packet[datagrams])
     places = datagrams.copy()
@@ -203,6 +203,7 @@ def _first_fragments(rows: Rows, datagrams: Int64) -> Int64:
         by_packet = np.argsort(rows.packet, kind="stable")
         packets = rows.packet[by_packet]
         at = np.minimum(np.searchsorted(packets, wanted[apart]), len(packets) - 1)
-        found = packets[at] == wanted[apart]
-        places[apart[found]] = by_packet[at[found]]
+        first = by_packet[at]
+        found = (packets[at] == wanted[apart]) & (rows.flow[first] == rows.flow[datagrams[apart]])
+        places[apart[found]] = first[found]
     return places
