@@ -285,8 +285,9 @@ def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _number(part: Mapping[str, Any], name: str) -> float:
     value = part.get(name)
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0.0
+    return float(value)
 
 
 def _received_octets(namespace: Namespace) -> int:

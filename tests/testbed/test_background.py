@@ -136,7 +136,18 @@ def test_any_text_is_a_load_or_a_value_error(written):
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
         lambda inner: st.dictionaries(
             st.sampled_from(
-                ["end", "sum", "sum_sent", "sum_received", "seconds", "bytes", "packets", "lost_packets", "error"]
+                [
+                    "end",
+                    "sum",
+                    "sum_sent",
+                    "sum_received",
+                    "seconds",
+                    "bytes",
+                    "packets",
+                    "lost_packets",
+                    "retransmits",
+                    "error",
+                ]
             ),
             inner,
         ),
