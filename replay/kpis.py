@@ -295,7 +295,7 @@ def _datagram_loss(transfers: pd.DataFrame) -> pd.Series[float]:
     sent = (datagrams["side"] == CLIENT) == (datagrams["direction"] == FORWARD)
     left = datagrams[sent].groupby("flow_id").size()
     arrived = datagrams[~sent].groupby("flow_id").size().reindex(left.index, fill_value=0)
-    ratio: pd.Series[float] = (1.0 - arrived / left).clip(lower=0.0)
+    ratio: pd.Series[float] = (left - arrived).clip(lower=0) / left
     return ratio
 
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from analysis.window import Role
+from replay.effort import Effort
 from replay.instrument import Instrument, instrument
 from replay.kpis import kpis
 from replay.observed import SERVER
@@ -56,12 +57,27 @@ class Measured:
             "sent": self.instrument.sent,
             "capture_drops": self.instrument.capture_drops,
             "realtime": self.instrument.realtime,
+            "lateness_max_us": round(self.instrument.lateness_max_us, 1),
+            **_effort(self.instrument.effort),
             "link_engine": self.links.engine,
             "link_excess_p50_us": round(self.links.excess_p50_us, 1),
             "link_excess_p99_us": round(self.links.excess_p99_us, 1),
             "link_overflowed": self.links.overflowed,
             "link_seeded": self.links.seeded,
         }
+
+
+def _effort(effort: Effort) -> dict[str, object]:
+    """What playing cost, for the record; NaN where this kernel does not tell."""
+    return {
+        "player_cpu_percent": round(effort.player_cpu_percent, 1),
+        "player_waited_percent": round(effort.player_waited_percent, 1),
+        "cpu_pressure_percent": round(effort.cpu_pressure_percent, 1),
+        "send_blocked": effort.send_blocked,
+        "udp_receive_drops": effort.udp_receive_drops,
+        "listen_drops": effort.listen_drops,
+        "shards": effort.shards,
+    }
 
 
 @dataclass(slots=True)

@@ -104,6 +104,14 @@ class InstrumentEntry(_Part):
     offered: int = 0
     sent: int = 0
     realtime: bool = False
+    lateness_max_us: Number = None
+    player_cpu_percent: Number = None
+    player_waited_percent: Number = None
+    cpu_pressure_percent: Number = None
+    send_blocked: int = 0
+    udp_receive_drops: int = 0
+    listen_drops: int = 0
+    shards: int = 1
     link_engine: str = "none"
     link_excess_p50_us: Number = None
     link_excess_p99_us: Number = None

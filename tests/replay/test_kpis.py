@@ -1,17 +1,19 @@
 """KPIs from taps of real traffic, with known think times, delays and losses."""
 
+import socket
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
+from replay.datagram_order import DatagramOrder
+from replay.effort import Effort
 from replay.instrument import instrument
 from replay.kpis import KPI_COLUMNS, kpis, measured
 from replay.observed import CLIENT, SERVER, Accepted, Transfer
-from replay.schedule import TCP, UDP, Schedule
+from replay.schedule import TCP, UDP, Message, Schedule
 from replay.session import Listener, Patience, Player, PlayResult
 from replay.sightings import Sightings
 from replay.tap import Tap, Taps
@@ -114,34 +116,81 @@ def test_a_slow_link_shows_in_goodput_and_a_filter_as_delay_without_end() -> Non
     assert table.loc["cut", "retransmits"] >= 1
 
 
-def test_lost_datagrams_are_counted() -> None:
+def test_one_datagram_in_ten_lost_reads_exactly_so_whatever_they_say() -> None:
     def body(net: Net) -> pd.DataFrame:
         routed(net)
-        net.on(
-            "router",
-            "iptables",
-            "-A",
-            "FORWARD",
-            "-p",
-            "udp",
-            "-m",
-            "statistic",
-            "--mode",
-            "nth",
-            "--every",
-            "4",
-            "--packet",
-            "0",
-            "-j",
-            "DROP",
-        )
-        stream = [(FORWARD, 1, b"%03d" % n) for n in range(40)] + [(REVERSE, 0, b"done")]
-        flow = script("udp", ("10.0.0.2", 53), *stream, protocol=UDP, outcome="accepted")
-        return windows(net, plan(flow), [Listener("server", UDP, 53)])[0][1].set_index("flow_id")
+        for port in (5_000, 5_001):
+            rule = f"FORWARD -p udp --sport {port} -m statistic --mode nth --every 10 --packet 0 -j DROP"
+            net.on("router", "iptables", "-A", *rule.split())
+        distinct = [(FORWARD, 1, b"numbered %013d" % n) for n in range(50)]
+        alike = [(FORWARD, 1, b"every one says the same")] * 50
+        flows = [
+            script(name, ("10.0.0.2", 53), *said, protocol=UDP, source=("198.51.100.9", 5_000 + n))
+            for n, (name, said) in enumerate((("distinct", distinct), ("alike", alike)))
+        ]
+        return windows(net, plan(*flows), [Listener("server", UDP, 53)])[0][1].set_index("flow_id")
 
     table = apart(body)
-    assert table.loc["udp", "loss_ratio"] == pytest.approx(0.25, abs=0.03)
-    assert table.loc["udp", "one_way_delay_forward_ns"] > 1_000
+    assert table["loss_ratio"].tolist() == [0.1, 0.1]
+    assert (table["one_way_delay_forward_ns"] > 1_000).all()
+    assert table["as_expected"].all()
+
+
+def test_datagrams_that_overtake_each_other_are_not_lost() -> None:
+    order = DatagramOrder([Message(FORWARD, 0, b"%d" % n) for n in range(5)] + [Message(REVERSE, 0, b"5")], FORWARD)
+    cursor, found = 0, []
+    for said in (b"1", b"0", b"1", b"4", b"rewritten", b"3"):
+        found.append(order.arrived(said, cursor))
+        cursor = max(cursor, found[-1] + 1)
+    assert found == [1, 0, -1, 4, -1, 3]
+    assert order.expected == 5
+    assert order.expects(b"2")
+    assert not order.expects(b"3")
+
+
+def test_retransmits_are_what_both_kernels_count() -> None:
+    def body(net: Net) -> tuple[pd.DataFrame, pd.DataFrame]:
+        routed(net)
+        rule = "FORWARD -p tcp -m length --length 1000:65535 -m statistic --mode nth --every 7 --packet 3 -j DROP"
+        net.on("router", "iptables", "-A", *rule.split())
+        said = [(FORWARD, 0, b"u" * 9_000), (REVERSE, 1, b"d" * 9_000)] * 6
+        flows = [script(f"f{n}", HERE, *said, source=("198.51.100.1", 41_000 + n), start_ms=30 * n) for n in range(4)]
+        result, table = windows(net, plan(*flows), [Listener("server", TCP, 8080)])[0]
+        return table.set_index("flow_id"), result.attempts.merge(
+            result.accepted, on="flow_id", suffixes=("", "_server")
+        )
+
+    table, ends = apart(body)
+    assert table["as_expected"].all()
+    summed = (ends["retransmits"] + ends["retransmits_server"]).set_axis(ends["flow_id"])
+    assert (summed > 0).any()
+    assert table["retransmits"].to_dict() == summed.to_dict()
+    assert ((table["retransmits"] > 0) == (table["loss_ratio"] > 0)).all(), "the taps saw what the kernels say"
+    assert (ends["min_rtt_ns"] > 0).all()
+
+
+def test_a_full_receive_queue_is_the_end_points_loss_and_spoils_the_window() -> None:
+    def body(net: Net) -> tuple[int, bool, str]:
+        routed(net)
+        flow = script("f", HERE, (FORWARD, 0, b"q"), (REVERSE, 600, b"a"))
+        with Player(plan(flow), net.fds, [Listener("server", TCP, 8080)]) as player:
+            play = player.play(0)
+            time.sleep(0.1)
+            net.enter("server")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+                deaf.bind(("10.0.0.2", 9))
+                net.enter("client")
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loud:
+                    for _ in range(2_000):
+                        loud.sendto(b"x" * 1_000, ("10.0.0.2", 9))
+                result = play.wait(20)
+        told = instrument(result, 0)
+        return result.effort.udp_receive_drops, told.valid, told.reason
+
+    drops, valid, reason = apart(body)
+    assert drops > 100
+    assert not valid
+    assert f"{drops} datagrams arrived and found the end points' receive queues full" in reason
 
 
 def test_through_a_proxy_the_servers_think_time_is_found_by_the_shadow_header() -> None:
@@ -266,7 +315,20 @@ def test_a_quiet_window_is_valid_and_drops_lateness_or_missing_load_are_not() ->
     assert instrument(result, 0).valid
     assert "dropped 3 packets" in instrument(result, 3).reason
     late = pd.DataFrame({"flow_id": ["f0"], "lateness_ns": [90 * MS]})
-    for worse in ({"lateness": late}, {"sent": 1}, {"attempts": result.attempts.iloc[:0]}):
+    efforts = (
+        Effort(player_cpu_percent=99.0),
+        Effort(player_waited_percent=90.0),
+        Effort(listen_drops=1),
+        Effort(udp_receive_drops=1),
+        Effort(send_blocked=3),
+    )
+    spoilt = (
+        {"lateness": late},
+        {"sent": 1},
+        {"attempts": result.attempts.iloc[:0]},
+        *({"effort": e} for e in efforts),
+    )
+    for worse in spoilt:
         changed = PlayResult(**{**{f: getattr(result, f) for f in PlayResult.__slots__}, **worse})
         assert not instrument(changed, 0).valid
         assert instrument(changed, 0).reason
