@@ -6,13 +6,15 @@ room's yet.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from replay.capture.follow import Spool
 from replay.capture.order import Reordered, merged
 from replay.capture.records import Records, empty, joined
 from replay.columns import Packets, Quotes
@@ -75,6 +77,60 @@ class PacketStream:
         self._waiting = records.taken(slice(used, None))
         if len(packets):
             yield packets
+
+
+class FollowedPackets(PacketStream):
+    """The packets of a folder that captures are written into, for as long as `ended` is false.
+
+    Chunks come as packets do: those of a round may wait for the next one, which tells whether earlier ones follow.
+    Between rounds `pause` is given the seconds of `interval_s`; when `ended`, one last round is read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ended: Callable[[], bool],
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        interval_s: float = 0.5,
+        chunk_octets: int = CHUNK_OCTETS,
+        inner: bool = False,
+    ) -> None:
+        super().__init__([directory], chunk_octets=chunk_octets, inner=inner)
+        self._spool = Spool(Path(directory))
+        self._read = self._spool.skipped
+        self._ended, self._pause, self._interval_s = ended, pause, interval_s
+
+    def __iter__(self) -> Iterator[Packets]:
+        """The chunks, once; raises InvalidCapture when the folder cannot be read."""
+        last = False
+        while True:
+            came = False
+            for block in self._spool.round(self._chunk_octets):
+                came = True
+                yield from self.decoded(self._order.after(block))
+            if not came:
+                yield from self.decoded(self._order.rest(), final=True)
+            if last:
+                break
+            last = self._ended()
+            if not last:
+                self._pause(self._interval_s)
+        self._spool.finish()
+        yield from self.decoded(self._order.rest(), final=True)
+
+
+def follow(
+    directory: Path,
+    ended: Callable[[], bool],
+    *,
+    pause: Callable[[float], None] = time.sleep,
+    interval_s: float = 0.5,
+    chunk_octets: int = CHUNK_OCTETS,
+    inner: bool = False,
+) -> FollowedPackets:
+    """The packets of a folder that captures are written into, as a stream that never delivers one twice."""
+    return FollowedPackets(directory, ended, pause=pause, interval_s=interval_s, chunk_octets=chunk_octets, inner=inner)
 
 
 def packet_chunks(paths: Sequence[Path], *, chunk_octets: int = CHUNK_OCTETS, inner: bool = False) -> Iterator[Packets]:

@@ -39,7 +39,7 @@ class Links:
 
 
 def overlapping(data: UInt8, width: int) -> npt.NDArray[Any]:
-    """The stretch of that many octets that begins at each position, as a view: taking from it copies whole stretches."""
+    """The stretch of that many octets that begins at each position, as a view from which whole ones are copied."""
     return np.ndarray((max(len(data) - width + 1, 0),), f"V{width}", data, strides=(1,))
 
 

@@ -7,6 +7,7 @@ come later still are handed on late, never lost.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -78,7 +79,7 @@ def merged(paths: Sequence[Path], block_octets: int, skipped: Counter[str]) -> I
             while not reader.ended:
                 yield reader.read(block_octets)
             return
-        yield from _merged([_File(path, skipped) for path in paths], block_octets)
+        yield from merged_ahead([_File(path, skipped, files) for path in paths], block_octets)
 
 
 def first_time_ns(path: Path) -> int:
@@ -91,64 +92,79 @@ def first_time_ns(path: Path) -> int:
     return _NEVER
 
 
-class _File:
-    """A capture of a merge: unopened, then read a block ahead, then done."""
+class Ahead(ABC):
+    """A capture of a merge: what of it is at hand, sorted by time, and when more is to be expected."""
 
-    def __init__(self, path: Path, skipped: Counter[str]) -> None:
-        self.begins_ns = first_time_ns(path)
-        self._path, self._skipped = path, skipped
-        self._files = ExitStack()
-        self._reader: CaptureReader | None = None
-        self.ahead = empty()
+    def __init__(self, begins_ns: int) -> None:
+        self._begins_ns = begins_ns
+        self._ahead = empty()
         self.done = False
+
+    @abstractmethod
+    def read_block(self, octets: int) -> Records | None:
+        """The next records, about so many octets; None when there are no more."""
+
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether it is being read."""
 
     def frontier_ns(self) -> int:
         """No record that is not at hand is expected before this time."""
         if self.done:
             return _NEVER
-        return self.begins_ns if self._reader is None or not len(self.ahead) else int(self.ahead.time_ns[-1])
+        return int(self._ahead.time_ns[-1]) if len(self._ahead) else self._begins_ns
 
     def read(self, octets: int) -> None:
-        """Take a further block, opening the file first if need be."""
-        if self._reader is None:
-            self._reader = self._files.enter_context(opened(self._path, self._skipped))
-        while not self._reader.ended:
-            block = self._reader.read(octets).in_time_order()
-            if len(block):
-                rest = self.ahead.alone() if len(self.ahead) else self.ahead
-                self.ahead = joined([rest, block]).in_time_order()
-                break
-        if self._reader.ended:
+        """Take a further block, or be done."""
+        block = self.read_block(octets)
+        if block is None:
             self.done = True
-            self._files.close()
+        else:
+            self._begins_ns = int(block.time_ns.max())
+            self._ahead = joined([self._ahead.alone(), block]).in_time_order()
 
     def give(self, before_ns: int) -> Records:
         """The records at hand from before this time."""
-        count = int(np.searchsorted(self.ahead.time_ns, before_ns)) if before_ns < _NEVER else len(self.ahead)
-        given, self.ahead = self.ahead.taken(slice(0, count)), self.ahead.taken(slice(count, None))
+        count = int(np.searchsorted(self._ahead.time_ns, before_ns)) if before_ns < _NEVER else len(self._ahead)
+        given, self._ahead = self._ahead.taken(slice(0, count)), self._ahead.taken(slice(count, None))
         return given
 
-    def open(self) -> bool:
+
+class _File(Ahead):
+    """A file that is opened when its first block is read."""
+
+    def __init__(self, path: Path, skipped: Counter[str], closing: ExitStack) -> None:
+        super().__init__(first_time_ns(path))
+        self._path, self._skipped = path, skipped
+        self._files = closing.enter_context(ExitStack())
+        self._reader: CaptureReader | None = None
+
+    def is_open(self) -> bool:
         return self._reader is not None and not self.done
 
-    def close(self) -> None:
+    def read_block(self, octets: int) -> Records | None:
+        if self._reader is None:
+            self._reader = self._files.enter_context(opened(self._path, self._skipped))
+        while not self._reader.ended:
+            records = self._reader.read(octets)
+            if len(records):
+                return records
         self._files.close()
+        return None
 
 
-def _merged(files: Sequence[_File], block_octets: int) -> Iterator[Records]:
-    with ExitStack() as closing:
-        for file in files:
-            closing.callback(file.close)
-        while True:
-            frontier = min((file.frontier_ns() for file in files), default=_NEVER)
-            pieces = [given for file in files if len(given := file.give(frontier))]
-            if len(pieces) == 1:
-                yield pieces[0]
-            elif pieces:
-                yield joined([piece.alone() for piece in pieces]).in_time_order()
-            unfinished = [file for file in files if not file.done]
-            if not unfinished:
-                return
-            wanted = min(unfinished, key=_File.frontier_ns)
-            at_once = sum(file.open() for file in files) + (not wanted.open())
-            wanted.read(max(block_octets // at_once, 1))
+def merged_ahead(files: Sequence[Ahead], block_octets: int) -> Iterator[Records]:
+    """Blocks of the records of several captures, merged by time, until all are done."""
+    while True:
+        frontier = min((file.frontier_ns() for file in files), default=_NEVER)
+        pieces = [given for file in files if len(given := file.give(frontier))]
+        if len(pieces) == 1:
+            yield pieces[0]
+        elif pieces:
+            yield joined([piece.alone() for piece in pieces]).in_time_order()
+        unfinished = [file for file in files if not file.done]
+        if not unfinished:
+            return
+        wanted = min(unfinished, key=Ahead.frontier_ns)
+        at_once = sum(file.is_open() for file in files) + (not wanted.is_open())
+        wanted.read(max(block_octets // at_once, 1))

@@ -38,6 +38,9 @@ class Source(Protocol):
     def readinto(self, room: memoryview, /) -> int:
         """Fill the room from its begin; fewer octets than it holds only at the end."""
 
+    def skip(self, octets: int, /) -> None:
+        """Pass over the next octets."""
+
     def mapped(self, kept: int, octets: int, further: int, /) -> UInt8 | None:
         """The next octets, after as many of those before and with as many further ones, without a copy.
 
@@ -88,6 +91,10 @@ class _Plain:
                 filled += got
         return filled
 
+    def skip(self, octets: int, /) -> None:
+        with self._told():
+            self._file.seek(octets, os.SEEK_CUR)
+
     def mapped(self, kept: int, octets: int, further: int, /) -> UInt8 | None:
         with self._told():
             if not self._regular:
@@ -128,6 +135,10 @@ class _Packed:
             room[filled : filled + len(step)] = step
             filled += len(step)
         return filled
+
+    def skip(self, octets: int, /) -> None:
+        while octets and not self._ended:
+            octets -= len(self._step(min(octets, _STEP_OCTETS)))
 
     def mapped(self, _kept: int, _octets: int, _further: int, /) -> None:
         return None
