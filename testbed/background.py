@@ -41,12 +41,20 @@ _BLOCK_OCTETS = 8_192
 _LISTEN_SECONDS = 5.0
 _END_SECONDS = 8.0
 _MOST_STREAMS = 128
+_LAST_PORT = 65_535
 _SHORT_RATE = re.compile(r"(\d+(?:\.\d+)?)([KMGT])", re.IGNORECASE)
 _WRITTEN = re.compile(
     r"(?:(?P<source>[^>@:/]+)>(?P<target>[^>@:/]+)(?:@(?P<port>\d{1,5}))?:)?"
     r"(?P<rate>[^/]+)(?:/(?P<protocol>tcp|udp))?(?:/(?P<parallel>\d{1,3}))?"
 )
 _LISTENING = "0A"
+
+
+class InvalidLoad(ValueError):
+    """A load that cannot be: caught to end with exit code 2 and the form expected."""
+
+    def __init__(self, written: str, expected: str = "") -> None:
+        super().__init__(f"found {written!r}, expected {FORM}" + (f", {expected}" if expected else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +107,22 @@ class Carried:
 
 
 def load_of(written: str) -> Load:
-    """Read a load as it is written on a command line or in a policy; ValueError says the form expected."""
+    """Read a load as it is written on a command line; raises InvalidLoad, which says the form expected."""
     match = _WRITTEN.fullmatch(written.strip())
     if match is None:
-        raise ValueError(FORM)
+        raise InvalidLoad(written)
     port, parallel = int(match["port"] or PORT), int(match["parallel"] or 1)
-    if not 0 < port <= 65_535:
-        raise ValueError(f"{FORM}; a port from 1 to 65535")
+    if not 0 < port <= _LAST_PORT:
+        raise InvalidLoad(written, f"with a port from 1 to {_LAST_PORT}")
     if not 0 < parallel <= _MOST_STREAMS:
-        raise ValueError(f"{FORM}; 1 to {_MOST_STREAMS} streams")
+        raise InvalidLoad(written, f"with 1 to {_MOST_STREAMS} streams")
     short = _SHORT_RATE.fullmatch(match["rate"])
-    return Load(
-        rate_bps(f"{short[1]}{short[2]}bit" if short else match["rate"]),
-        (match["source"] or "").strip(),
-        (match["target"] or "").strip(),
-        match["protocol"] or "tcp",
-        parallel,
-        port,
-    )
+    try:
+        rate = rate_bps(f"{short[1]}{short[2]}bit" if short else match["rate"])
+    except ValueError as form:
+        raise InvalidLoad(written, f"where RATE is a number and K, M, G or T, or {form}") from None
+    source, target = (match["source"] or "").strip(), (match["target"] or "").strip()
+    return Load(rate, source, target, match["protocol"] or "tcp", parallel, port)
 
 
 class Background:
@@ -188,11 +194,16 @@ class Background:
         self.carried = _carried(self.load, client, server, octets * 8 / seconds)
         return self.carried
 
+    def abandon(self) -> None:
+        """Let go of whatever still runs, without asking what it counted; harmless when nothing does."""
+        self._held.close()
+        self._client = self._server = None
+
     def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
-            self._held.close()
+            self.abandon()
             raise
         return self
 

@@ -7,7 +7,7 @@ The one composition point.  The reading order of `run` is the experiment's order
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,8 +17,12 @@ import pandas as pd
 from analysis.judge import Judgement, judge_restored
 from analysis.verdict import Verdict
 from analysis.window import Role
+from replay.packet_mode.plan import PacketPlan
 from replay.session import Patience, Player
 from replay.tap import Tap, Taps
+from testbed.beside import Beside
+from testbed.beside_load import beside_load
+from testbed.beside_packets import beside_packets
 from testbed.change.apply import apply, refusals, revert
 from testbed.conclusion import Rollback, document, judged, not_applied, refused, tolerances
 from testbed.devices.base import Device
@@ -90,6 +94,8 @@ def run(
             shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs", seed=plan.seed))
             player = world.enter_context(_player(case, shadow, survey))
             taps = world.enter_context(_taps(shadow))
+            packets = [world.enter_context(beside_packets(shadow, plan, directory)) for plan in _packet_plans(case)]
+            load = world.enter_context(beside_load(shadow, case.background, directory))
         with clock.stretch("converge_s"):
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))
         stand_ins = _stand_ins(shadow)
@@ -99,8 +105,12 @@ def run(
             with clock.stretch("calibrate_s"):
                 experiment.say("calibrate", "the engine that impairs links, on a link of its own")
                 directory.amend_json("run.json", {"links": calibration(plan.seed)})
-        seconds = case.schedule.duration_ns / 1e9
-        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds)
+        if load.loads:
+            with clock.stretch("calibrate_s"):
+                experiment.say("calibrate", "; ".join(load.calibrate()))
+        seconds = case.duration_ns / 1e9
+        beside: list[Beside] = [*packets, *([load] if load.loads else [])]
+        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds, beside)
         rejected = refusals(shadow, case.change)
         if rejected:
             return experiment.conclude(
@@ -250,6 +260,11 @@ def _stand_ins(shadow: Shadow) -> dict[str, list[str]]:
     """What the shadow made because production's own was not given (certificates), by node."""
     told = {node: [r.object for r in readings if r.kind == STAND_IN] for node, readings in shadow.readings().items()}
     return {node: made for node, made in told.items() if made}
+
+
+def _packet_plans(case: Case) -> Sequence[PacketPlan]:
+    """The plan of packet mode, where there is one."""
+    return () if case.packets is None else (case.packets,)
 
 
 def _impairments(case: Case) -> Iterator[Impairment]:

@@ -5,7 +5,7 @@ It knows no change and no verdict: what happens meanwhile is a function handed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +19,11 @@ from replay.kpis import kpis
 from replay.observed import SERVER
 from replay.session import Player, PlayResult
 from replay.tap import Taps
+from testbed.beside import Beside, joined
 from testbed.counters import counter_rows
 from testbed.devices.base import Configs
 from testbed.link_instrument import LinkInstrument
-from testbed.paths import Atlas, flow_path
+from testbed.paths import Atlas, Translate, flow_path
 from testbed.placement import translations
 from testbed.shadow import Shadow
 from testbed.store import RunDirectory
@@ -90,6 +91,7 @@ class Gauge:
     tapped: tuple[str, ...]
     run: RunDirectory
     window_seconds: float
+    beside: Sequence[Beside] = ()
     measured: list[Measured] = field(default_factory=list)
 
     def window(self, role: Role, during: Callable[[], None] = lambda: None) -> Measured:
@@ -99,17 +101,28 @@ class Gauge:
         self.shadow.impairments()
         before = self.shadow.readings()
         with TemporaryDirectory(prefix="testbed-window-", dir="/run/testbed") as folder:
+            for other in self.beside:
+                other.arm()
             self.taps.start_window()
+            for other in self.beside:
+                other.begin(number)
             play = self.player.play(number)
             during()
             result = play.wait(timeout_s=OVERRUN_SECONDS + self.window_seconds)
+            for other in self.beside:
+                other.end()
             captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
             after = self.shadow.readings()
             links = LinkInstrument.of(self.shadow.impairments())
             table = kpis(result, captures.paths, self.run.run_id, number, role.value)
-        table["path"] = flow_paths(result, Atlas.of(self.shadow.topology, after), self.shadow.configs)
+            atlas = Atlas.of(self.shadow.topology, after)
+            table["path"] = flow_paths(result, atlas, self.shadow.configs)
+            parts = [other.part(number, role, captures, atlas) for other in self.beside]
+        added = [part.kpis for part in parts if part.kpis is not None]
+        if added:
+            table = pd.concat([part for part in (table, *added) if len(part)], ignore_index=True)
         seconds = (result.ended_ns - result.started_ns) / 1e9
-        told = instrument(result, captures.dropped)
+        told = joined(instrument(result, captures.dropped), parts)
         measured = Measured(number, role, table, told, links, result.started_ns, seconds)
         self.run.write_table("kpis", table, part=number)
         self.run.write_table("counters", counter_rows(number, role.value, before, after), part=number)
@@ -129,11 +142,7 @@ def flow_paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs])
     """The way of every attempt, in their order, by the route tables that the atlas holds."""
     served = _server_nodes(result)
     known: dict[tuple[str, str, int, int, str], str] = {}
-
-    def translate(node: str, address: str, port: int, protocol: int) -> str | None:
-        rules = configs.get(node, {}).get("iptables.rules" if ":" not in address else "ip6tables.rules", b"")
-        return translations(rules, address, port, protocol)
-
+    translate = translator(configs)
     columns = ("flow_id", "node", "target_address", "target_port", "protocol")
     ways = []
     for flow_id, node, address, port, protocol in zip(*(result.attempts[c].tolist() for c in columns), strict=True):
@@ -142,6 +151,16 @@ def flow_paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs])
             known[key] = flow_path(atlas, node, (address, port), protocol, translate, key[4])
         ways.append(known[key])
     return ways
+
+
+def translator(configs: Mapping[str, Configs]) -> Translate:
+    """What tells where a node's packet filter translates an address to, by the files that it has."""
+
+    def translate(node: str, address: str, port: int, protocol: int) -> str | None:
+        rules = configs.get(node, {}).get("iptables.rules" if ":" not in address else "ip6tables.rules", b"")
+        return translations(rules, address, port, protocol)
+
+    return translate
 
 
 def _server_nodes(result: PlayResult) -> dict[str, str]:

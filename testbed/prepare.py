@@ -5,7 +5,7 @@ It starts nothing and opens no socket, so bad input is told in a second with not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,15 @@ import pandas as pd
 from replay.errors import InvalidCapture
 from replay.flow_priority import Rule, classified
 from replay.meter import read_traffic
+from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
 from replay.schedule import Schedule, schedule
+from testbed.background import Load
+from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
+from testbed.packet_flows import Mode, mixed
 from testbed.placement import Placed, node_of, place
 from testbed.policy import ClassRule, Policy, read_policy
 from topologies.load import Lab
@@ -33,7 +37,10 @@ PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A what-if, ready to be run: the change, the flows it is judged on and the plan of a window."""
+    """A what-if, ready to be run: the change, the flows it is judged on and the plan of a window.
+
+    `packets` is the plan of what is sent as packets, None when nothing is; `background` is beside the flows.
+    """
 
     lab: Lab
     change: Change
@@ -42,11 +49,19 @@ class Case:
     schedule: Schedule
     skipped: Mapping[str, int]
     configs: Mapping[str, Configs]
+    packets: PacketPlan | None = None
+    mode: Mode = Mode.SESSION
+    background: tuple[Load, ...] = ()
 
     @property
     def flows(self) -> pd.DataFrame:
         """The flows to replay, with class and priority."""
         return self.placed.flows
+
+    @property
+    def duration_ns(self) -> int:
+        """How long a window's traffic lasts by its plan."""
+        return max(self.schedule.duration_ns, self.packets.duration_ns if self.packets else 0)
 
 
 def open_lab(source: str, work: Path, devices: Mapping[str, Device]) -> Opened:
@@ -75,8 +90,10 @@ def prepared(
     captures: tuple[Path, ...] = (),
     policy: Path | None = None,
     speed: float | None = None,
+    mode: Mode = Mode.SESSION,
+    background: Sequence[str] = (),
 ) -> Case:
-    """Read and check everything; raises InvalidInput with file, line, found and expected."""
+    """Read and check everything; raises InvalidInput with file, line, found and expected, or InvalidLoad."""
     edit = read_change(lab, change, lambda node: devices[node.kind].reads)
     rules = read_policy(policy or lab.policy)
     files = captures or lab.captures
@@ -88,31 +105,41 @@ def prepared(
         raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
     if sum(traffic.skipped[reason] for reason in CUT_SHORT):
         _refuse_truncated(files)
-    if traffic.flows.empty:
+    carried = mixed(files, traffic.flows, mode, lab.topology)
+    if carried.flows.empty:
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
-    flows = classified(traffic.flows, [flow_rule(rule) for rule in rules.classes])
+    flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
     plan = schedule(
-        placed.flows,
+        carried.over_sockets(placed.flows),
         traffic.messages,
         traffic.payloads,
         lambda address: node_of(lab.topology, address),
         speed or rules.speed,
     )
-    if not plan.scripts:
+    unplayable = dict(plan.unplayable)
+    as_packets = carried.as_packets(placed.flows, unplayable)
+    packets = carried.plan(as_packets, placed.flows, lab.topology, plan.speed)
+    if not plan.scripts and not packets:
         raise InvalidInput(
             files[0], 1, 1, "no flow that can be replayed", "flows whose client is a host or edge of the lab"
         )
-    unplayable = dict(plan.unplayable)
+    if packets is not None:
+        for flow_id in as_packets["flow_id"]:
+            unplayable.pop(flow_id, None)
+        unplayable.update(packets.unplayable)
     playable = placed.flows[~placed.flows["flow_id"].isin(list(unplayable))].reset_index(drop=True)
     return Case(
         lab,
         edit,
         rules,
-        Placed(playable, {**placed.left_out, **unplayable}),
+        Placed(playable, {**placed.left_out, **carried.left_out, **unplayable}),
         plan,
         dict(traffic.skipped),
         {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes},
+        packets,
+        mode,
+        tuple(placed_loads(background, lab.topology, placed.flows)),
     )
 
 

@@ -15,8 +15,10 @@ import click
 from rich.console import Console
 
 from analysis.verdict import Verdict
+from testbed.background import InvalidLoad
 from testbed.devices.registry import known_devices
 from testbed.experiment import Clock, Outcome, run
+from testbed.packet_flows import Mode
 from testbed.plan import Plan
 from testbed.prepare import Case, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
@@ -43,6 +45,19 @@ NOT_RESTORED = 4
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default=Mode.SESSION.value,
+    show_default=True,
+    help="Replay over sockets, as packets, or as packets what no socket can replay (auto).",
+)
+@click.option(
+    "--background",
+    multiple=True,
+    metavar="LOAD",
+    help="iperf3 load beside the flows: h1>web1:20M, or 20M from the edge to the busiest server.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of loss and the like on links.")
 @click.option("--preflight-only", is_flag=True, help="Judge by one flow of every class, in seconds; no long replay.")
 @click.option(
@@ -58,6 +73,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     speed: float | None,
     baseline: int | None,
     treatment: int | None,
+    mode: str,
+    background: tuple[str, ...],
     seed: int,
     preflight_only: bool,
     runs: Path,
@@ -74,7 +91,10 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     devices = known_devices()
     with clock.stretch("validate_s"), _imported(runs) as work:
         opened = open_lab(lab, work, devices)
-        case = prepared(opened.lab, change, devices, capture, policy, speed)
+        try:
+            case = prepared(opened.lab, change, devices, capture, policy, speed, Mode(mode), background)
+        except InvalidLoad as expected:
+            raise click.BadParameter(str(expected), param_hint="--background") from None
     plan = Plan(
         baseline or case.policy.baseline_windows,
         treatment or case.policy.treatment_windows,
