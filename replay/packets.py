@@ -61,12 +61,18 @@ class PacketStream:
         if not self._paths:
             raise InvalidCapture(Path(), "no file", "at least one packet")
         for block in merged(self._paths, self._chunk_octets, self._read):
-            yield from self.decoded(self._order.after(block))
-        yield from self.decoded(self._order.rest(), final=True)
+            yield from self._passed_on(self._order.after(block))
+        yield from self._passed_on(self._order.rest(), final=True)
         if not self._decoder.rows and not self.skipped:
             raise InvalidCapture(self._paths[0], "a capture without packets", "at least one packet")
 
-    def decoded(self, records: Records, final: bool = False) -> Iterator[Packets]:
+    def _passed_on(self, tables: Iterator[Records], final: bool = False) -> Iterator[Packets]:
+        for records in tables:
+            yield from self._decoded(records, False)
+        if final:
+            yield from self._decoded(empty(), True)
+
+    def _decoded(self, records: Records, final: bool) -> Iterator[Packets]:
         """The packets of further records, or none as long as all of them wait for first fragments."""
         records = joined([self._waiting.alone(), records]).in_time_order()
         if not len(records):
@@ -108,16 +114,16 @@ class FollowedPackets(PacketStream):
             came = False
             for block in self._spool.round(self._chunk_octets):
                 came = True
-                yield from self.decoded(self._order.after(block))
+                yield from self._passed_on(self._order.after(block))
             if not came:
-                yield from self.decoded(self._order.rest(), final=True)
+                yield from self._passed_on(self._order.rest(), final=True)
             if last:
                 break
             last = self._ended()
             if not last:
                 self._pause(self._interval_s)
         self._spool.finish()
-        yield from self.decoded(self._order.rest(), final=True)
+        yield from self._passed_on(self._order.rest(), final=True)
 
 
 def follow(

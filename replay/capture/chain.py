@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from replay.columns import Bool, Int64, UInt8, UInt32
 
-_LANES, _LEAST_LANE_OCTETS = 256, 1 << 13
+_MOST_LANES, _LEAST_LANES, _LANE_OCTETS = 256, 8, 1 << 18
 _GUESS_OCTETS = 2048
 _STEPS_A_LOOK = 16
 _FIRST_SEARCH_OCTETS = 1 << 12
@@ -96,10 +96,11 @@ def _walked(data: UInt8, at: int, end: int, links: Links, known: dict[int, int])
 
 
 def _guesses(words: UInt32, begin: int, end: int, links: Links) -> Int64:
-    lane_octets = (end - begin) // _LANES
-    if lane_octets < _LEAST_LANE_OCTETS:
+    lanes = min((end - begin) // _LANE_OCTETS, _MOST_LANES)
+    if lanes < _LEAST_LANES:
         return np.zeros(0, np.int64)
-    windows = np.lib.stride_tricks.as_strided(words[begin:], (_LANES, _GUESS_OCTETS), (lane_octets, 1), writeable=False)
+    lane_octets = (end - begin) // lanes
+    windows = np.lib.stride_tricks.as_strided(words[begin:], (lanes, _GUESS_OCTETS), (lane_octets, 1), writeable=False)
     lane, place = np.nonzero(links.looks(windows))
     at = begin + lane * lane_octets + place
     at = at[links.plausible(at)]

@@ -8,7 +8,7 @@ come later still are handed on late, never lost.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,39 +27,51 @@ _NEVER = (1 << 63) - 1
 class Reordered:
     """Passes records on in time order, holding back the latest WINDOW_OCTETS for those that are still to come.
 
-    In the usual case, a block that begins after the held one ends, nothing is copied. `late` counts the records that
-    were handed on after a later one.
+    Only records that have to be sorted into one another are copied. `late` counts those that were handed on after one
+    that passed later.
     """
 
     def __init__(self, window_octets: int = WINDOW_OCTETS) -> None:
         self._window_octets = window_octets
-        self._held = empty()
+        self._held: deque[Records] = deque()
+        self._held_octets = 0
         self._until_ns = -1
         self.late = 0
 
-    def after(self, block: Records) -> Records:
+    def after(self, block: Records) -> Iterator[Records]:
         """What may be handed on now that this block came."""
-        block, held = block.in_time_order(), self._held
-        if not len(block):
-            return empty()
-        beyond = _octets_from(held)
-        due = int(np.searchsorted(held.time_ns, block.time_ns[0], side="right"))
-        forced = int(np.searchsorted(-beyond, -self._window_octets, side="left"))
-        safe = int(np.searchsorted(-beyond, block.octets - self._window_octets, side="right"))
-        ready = min(max(due, forced), max(safe, forced))
-        rest = held.taken(slice(ready, None))
-        self._held = joined([rest.alone(), block]).in_time_order() if len(rest) else block
-        return self._handed_on(held.taken(slice(0, ready)))
+        if len(block):
+            self._take(block.in_time_order())
+        while self._held and self._held_octets - self._held[0].octets >= self._window_octets:
+            yield self._handed_on()
 
-    def rest(self) -> Records:
+    def rest(self) -> Iterator[Records]:
         """What is still held back."""
-        held, self._held = self._held, empty()
-        return self._handed_on(held)
+        while self._held:
+            yield self._handed_on()
 
-    def _handed_on(self, records: Records) -> Records:
-        if len(records):
-            self.late += int(np.searchsorted(records.time_ns, self._until_ns))
-            self._until_ns = max(self._until_ns, int(records.time_ns[-1]))
+    def _take(self, block: Records) -> None:
+        """Hold the block, sorted into what is held as far back as the window reaches."""
+        begins_ns, behind = int(block.time_ns[0]), 0
+        overlapping = [block]
+        while self._held and self._held[-1].time_ns[-1] > begins_ns and behind < self._window_octets:
+            last = self._held.pop()
+            due = int(np.searchsorted(last.time_ns, begins_ns, side="right"))
+            forced = int(np.searchsorted(-_octets_from(last), behind - self._window_octets))
+            ready = max(due, forced)
+            overlapping.append(last.taken(slice(ready, None)).alone())
+            behind += last.octets
+            if ready:
+                self._held.append(last.taken(slice(0, ready)))
+                break
+        self._held.append(joined(overlapping[::-1]).in_time_order())
+        self._held_octets += block.octets
+
+    def _handed_on(self) -> Records:
+        records = self._held.popleft()
+        self._held_octets -= records.octets
+        self.late += int(np.searchsorted(records.time_ns, self._until_ns))
+        self._until_ns = max(self._until_ns, int(records.time_ns[-1]))
         return records
 
 
