@@ -55,12 +55,15 @@ class Metered:
     numbers: Int64
 
 
-def read_traffic(paths: Sequence[Path], timeouts: Timeouts = UNTIMED, *, flows_only: bool = False) -> Metered:
+def read_traffic(
+    paths: Sequence[Path], timeouts: Timeouts = UNTIMED, *, flows_only: bool = False, inner: bool = False
+) -> Metered:
     """Read and meter captures in bounded memory, but for the tables that come out.
 
-    With flows_only there are no messages, segments and payloads. Raises InvalidCapture as PacketStream does.
+    With flows_only there are no messages, segments and payloads; with inner, the flows are those inside of tunnels.
+    Raises InvalidCapture as PacketStream does.
     """
-    stream = PacketStream(paths)
+    stream = PacketStream(paths, inner=inner)
     whole = joined(list(metered(stream, timeouts, flows_only=flows_only)))
     return replace(whole, skipped=stream.skipped + whole.skipped)
 
@@ -232,8 +235,8 @@ def _applications(ended: Ended) -> tuple[list[str], list[str]]:
         found: Recognition = agreed(
             int(ends.protocol[place]),
             int(ports[place]),
-            asked.as_initiator if asked else None,
-            answered.as_responder if answered else None,
+            asked[0] if asked else None,
+            answered[1] if answered else None,
             heard=heard,
         )
         application[place], label[place] = found.application, found.label
@@ -263,12 +266,14 @@ def _names(table: pd.DataFrame, ordinal: Int64, since: Int64 | None) -> list[str
 
     A meter that forgets five-tuples counts their flows anew, so there `since` goes into the name.
     """
-    columns = [
-        table["protocol"].tolist(), table["source_address"].tolist(), table["source_port"].tolist(),
-        table["destination_address"].tolist(), table["destination_port"].tolist(), ordinal.tolist(),
-    ]  # fmt: skip
-    columns += [] if since is None else [since.tolist()]
-    return [blake2b("|".join(map(str, one)).encode(), digest_size=6).hexdigest() for one in zip(*columns, strict=True)]
+    columns = [table[name].tolist() for name in _TUPLE] + [ordinal.tolist()]
+    said = [f"{a}|{b}|{c}|{d}|{e}|{n}" for a, b, c, d, e, n in zip(*columns, strict=True)]
+    if since is not None:
+        said = [f"{text}|{at}" for text, at in zip(said, since.tolist(), strict=True)]
+    return [blake2b(text.encode(), digest_size=6).hexdigest() for text in said]
+
+
+_TUPLE = ("protocol", "source_address", "source_port", "destination_address", "destination_port")
 
 
 def _messages(said: Messages, names: list[str]) -> pd.DataFrame:

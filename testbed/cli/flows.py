@@ -77,6 +77,7 @@ class Seen:
     "--policy", type=click.Path(path_type=Path), help="The policy.yaml whose classes the flows are sorted into."
 )
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Take the files for this, whatever they look like.")
+@click.option("--inner", is_flag=True, help="Of a capture's tunnels, the flows inside: VXLAN, GENEVE, GRE, IP in IP.")
 @click.option("--layout", metavar="FORMAT", help="The format string of VPC Flow Logs that have no header line.")
 def flows(  # noqa: PLR0913, PLR0917  an argument an option
     source: tuple[Path, ...],
@@ -88,6 +89,7 @@ def flows(  # noqa: PLR0913, PLR0917  an argument an option
     by: str,
     policy: Path | None,
     kind: str | None,
+    inner: bool,
     layout: str | None,
 ) -> int:
     """Say which flows SOURCE holds, and how the network met them.
@@ -110,7 +112,7 @@ def flows(  # noqa: PLR0913, PLR0917  an argument an option
     progress = Console(stderr=True, highlight=False, quiet=as_json or not sys.stderr.isatty())
     with progress.status("read"):
         files, left_out = _files(source, only_known=kind is None and layout is None)
-        seen = read_sources(files, kind, layout, whole=kpis or model is not None)
+        seen = read_sources(files, kind, layout, whole=kpis or model is not None, inner=inner)
     if left_out:
         seen.skipped["other_file"] += left_out
     table = classified(seen.flows, rules)
@@ -149,7 +151,12 @@ def _kpis(table: pd.DataFrame, seen: Seen, by: str, source: Path, output: Path |
 
 
 def read_sources(
-    files: Sequence[Path], kind: str | None = None, layout: str | None = None, *, whole: bool = False
+    files: Sequence[Path],
+    kind: str | None = None,
+    layout: str | None = None,
+    *,
+    whole: bool = False,
+    inner: bool = False,
 ) -> Seen:
     """Read captures or flow records; raises InvalidInput with the file, and with its line where there is one.
 
@@ -164,7 +171,7 @@ def read_sources(
                 other, 1, 1, f"something else beside the capture {captures[0]}", "only captures, or none"
             )
         if captures:
-            traffic = read_traffic(captures)
+            traffic = read_traffic(captures, inner=inner)
             return Seen(traffic.flows, traffic.packets, traffic.skipped, ("capture",), traffic if whole else None)
         records = read_flow_records(files, layout=layout, kind=kind)
     except InvalidCapture as problem:
