@@ -47,7 +47,10 @@ _WRITTEN = re.compile(
     r"(?:(?P<source>[^>@:/]+)>(?P<target>[^>@:/]+)(?:@(?P<port>\d{1,5}))?:)?"
     r"(?P<rate>[^/]+)(?:/(?P<protocol>tcp|udp))?(?:/(?P<parallel>\d{1,3}))?"
 )
-_LISTENING = "0A"
+_LISTENING, _ESTABLISHED = "0A", "01"
+"""States of a TCP socket in /proc/net/tcp."""
+
+_TABLES = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
 
 
 class InvalidLoad(ValueError):
@@ -144,6 +147,11 @@ class Background:
     def calibrate(self, seconds: float = CALIBRATION_SECONDS) -> Carried:
         """Run the load alone and tell what the path carries; raises Unsupported when that is nothing."""
         with self:
+            deadline = time.monotonic() + _CONNECT_MILLISECONDS / 1_000
+            while not _has(self._target, self.load.port, _ESTABLISHED):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.01)
             time.sleep(seconds)
         carried = self.carried
         if carried is None or not carried.arrived_bps:
@@ -161,10 +169,14 @@ class Background:
         if path is None:
             raise Unsupported("a background load needs iperf3, which is not installed", "install iperf3")
         load, port = self.load, ("--port", str(self.load.port))
+        if _has(self._target, load.port, _LISTENING):
+            raise NotReady(
+                f"iperf3 on {self._target.name} to listen on port {load.port}", "somebody else listens there"
+            )
         quiet = ("--json", "--interval", "0")
         self._server = _Program(self._target, [path, "--server", *port, "--one-off", *quiet])
         self._held.callback(self._server.close)
-        _wait_until_listening(self._server, self._target.name, load.port)
+        _wait_until_listening(self._server, self._target, load.port)
         kind = ("--udp",) if load.protocol == "udp" else ("--length", str(_BLOCK_OCTETS))
         each = max(1, load.rate_bps // load.parallel)
         self._octets, self._began_s = _received_octets(self._target), time.monotonic()
@@ -274,7 +286,8 @@ def _carried(load: Load, client: Mapping[str, Any], server: Mapping[str, Any], i
     seconds = _number(sent, "seconds")
     packets, lost = _number(_part(server, "sum"), "packets"), _number(_part(server, "sum"), "lost_packets")
     error = str(client.get("error", ""))
-    ended = "interrupt" in error and seconds > 0
+    if "interrupt" in error:
+        error = "" if seconds else f"no connection to TCP port {load.port} came about"
     is_udp = load.protocol == "udp"
     return Carried(
         asked_bps=load.rate_bps,
@@ -284,7 +297,7 @@ def _carried(load: Load, client: Mapping[str, Any], server: Mapping[str, Any], i
         loss_ratio=lost / packets if is_udp and packets else None,
         retransmits=None if is_udp else int(_number(sent, "retransmits")),
         seconds=seconds,
-        error="" if ended else error,
+        error=error,
     )
 
 
@@ -305,24 +318,20 @@ def _received_octets(namespace: Namespace) -> int:
     return sum(port.counters["rx_bytes"] for port in ports(namespace))
 
 
-def _wait_until_listening(server: _Program, node: str, port: int) -> None:
-    """Look in the server's own namespace, as a connection would use it up; raises NotReady with what it said."""
+def _wait_until_listening(server: _Program, namespace: Namespace, port: int) -> None:
+    """Look at the namespace's sockets, as a connection would use the server up; raises NotReady with what it said."""
     deadline = time.monotonic() + _LISTEN_SECONDS
     while server.running() and time.monotonic() < deadline:
-        if _listens(server.pid, port):
+        if _has(namespace, port, _LISTENING):
             return
         time.sleep(0.005)
     said = server.ended(signal.SIGINT).get("error", "it does not listen")
-    raise NotReady(f"iperf3 on {node} to listen on port {port}", str(said))
+    raise NotReady(f"iperf3 on {namespace.name} to listen on port {port}", str(said))
 
 
-def _listens(pid: int, port: int) -> bool:
+def _has(namespace: Namespace, port: int, state: str) -> bool:
+    """Whether a namespace has a TCP socket on that port in that state."""
     wanted = f"{port:04X}"
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        if any(line.split()[3] == _LISTENING and line.split()[1].rpartition(":")[2] == wanted for line in lines):
-            return True
-    return False
+    tables = namespace.inside(lambda: [path.read_text(encoding="ascii") for path in _TABLES if path.exists()])
+    lines = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return any(line[3] == state and line[1].rpartition(":")[2] == wanted for line in lines)

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.window import Role
 from replay.effort import Effort
 from replay.instrument import Instrument, instrument
-from replay.kpis import kpis
+from replay.kpis import KPI_COLUMNS, kpis
 from replay.observed import SERVER
 from replay.session import Player, PlayResult
 from replay.tap import Taps
@@ -114,7 +114,9 @@ class Gauge:
             captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
             after = self.shadow.readings()
             links = LinkInstrument.of(self.shadow.impairments())
-            table = kpis(result, captures.paths, self.run.run_id, number, role.value)
+            table = pd.DataFrame(columns=list(KPI_COLUMNS))
+            if len(result.attempts):
+                table = kpis(result, captures.paths, self.run.run_id, number, role.value)
             atlas = Atlas.of(self.shadow.topology, after)
             table["path"] = flow_paths(result, atlas, self.shadow.configs)
             parts = [other.part(number, role, captures, atlas) for other in self.beside]
