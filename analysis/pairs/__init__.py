@@ -1,0 +1,1 @@
+"""Judging windows that were played in pairs: as is, changed, as is again."""

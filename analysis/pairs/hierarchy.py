@@ -1,0 +1,234 @@
+"""From flows to classes to the network: what is held against what, as blocks for the sign-flip test.
+
+A class is a service on its path, as the flow table names it. May not know tests, words or verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.kpi import Kpi, Tolerance
+from analysis.movement import TAIL_MINIMUM_FLOWS, TAIL_QUANTILE
+from analysis.pairs.cube import Face
+from analysis.pairs.margins import Scale, criticality, margins, scale_of, scaled, worsening
+from analysis.pairs.signflip import Block
+from analysis.roster import Roster
+from analysis.verdict import Scope
+
+Floats = npt.NDArray[np.float64]
+
+NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who a hypothesis is about: a flow, a class or the network, and its numbers for people in the KPI's unit.
+
+    `before` is the baseline that the margin is taken around.
+    """
+
+    scope: Scope
+    name: str
+    priority: str
+    flows: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One KPI of subjects of a kind, with the block that is tested; `tail` is the slowest tenth of a class."""
+
+    kpi: Kpi
+    tail: bool
+    subjects: tuple[Subject, ...]
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Where the flows of the faces belong, row by row; `left_out` flows have a finding of their own."""
+
+    flow_ids: tuple[str, ...]
+    classes: Mapping[str, npt.NDArray[np.int64]]
+    priorities: tuple[str, ...]
+    kept: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, roster: Roster, flow_ids: Sequence[str], left_out: frozenset[str]) -> Grouping:
+        """The rows of each class among `flow_ids`."""
+        at = {flow: row for row, flow in enumerate(flow_ids)}
+        kept = np.array([flow not in left_out for flow in flow_ids], dtype=bool)
+        classes = {
+            name: np.array([at[flow] for flow in members if kept[at[flow]]], dtype=np.int64)
+            for name, members in roster.classes.items()
+        }
+        priorities = tuple(roster.priority_of[flow] for flow in flow_ids)
+        return cls(tuple(flow_ids), {name: rows for name, rows in classes.items() if len(rows)}, priorities, kept)
+
+    def priority(self, rows: npt.NDArray[np.int64]) -> str:
+        """The highest priority among these rows."""
+        present = {self.priorities[row] for row in rows}
+        return next(
+            (name for name in ("critical", "high") if name in present), "normal" if present != {"low"} else "low"
+        )
+
+
+def flow_levels(
+    faces: Sequence[Face], grouping: Grouping, tolerances: Mapping[str, Tolerance], floor: int
+) -> tuple[Level, ...]:
+    """Every flow that has the KPI in at least `floor` pairs; only KPIs that have a tolerance here are judged."""
+    levels = []
+    for face in faces:
+        kpi = face.kpi
+        if kpi.name not in tolerances:
+            continue
+        tolerance = tolerances[kpi.name]
+        rows = np.flatnonzero((face.comparable.sum(axis=1) >= floor) & grouping.kept)
+        use, trials = face.comparable[rows], face.trials[rows][:, None]
+        before, after = scaled(kpi, face.before[rows], trials), scaled(kpi, face.after[rows], trials)
+        worse = np.where(use, worsening(kpi, after, before), np.nan)
+        base = _typical(kpi, face.before[rows], use)
+        ranks = [criticality(grouping.priorities[row]) for row in rows]
+        width = np.array([rank.margin for rank in ranks])
+        now = _middle(face.after[rows])
+        was = _middle(face.before[rows])
+        limits = margins(kpi, tolerance, base, width, face.trials[rows])
+        block = Block(worse, limits, np.array([rank.multiplier for rank in ranks]))
+        subjects = tuple(
+            Subject(Scope.FLOW, grouping.flow_ids[row], grouping.priorities[row], 1, float(was[at]), float(now[at]))
+            for at, row in enumerate(rows)
+        )
+        levels.append(_finite(Level(kpi, False, subjects, block)))
+    return tuple(level for level in levels if level.subjects)
+
+
+def group_levels(
+    faces: Sequence[Face], grouping: Grouping, tolerances: Mapping[str, Tolerance], floor: int
+) -> tuple[Level, ...]:
+    """Every class and the network per KPI, and the slowest tenth of classes of 20 flows or more."""
+    everyone = np.flatnonzero(grouping.kept)
+    levels = []
+    for face in faces:
+        kpi = face.kpi
+        tolerance = tolerances.get(kpi.name, kpi.tolerance)
+        groups = [(Scope.CLASS, name, grouping.priority(rows), rows) for name, rows in grouping.classes.items()]
+        groups.append((Scope.NETWORK, NETWORK, "normal", everyone))
+        weights = np.array([criticality(priority).share for priority in grouping.priorities])
+        levels.append(_level(face, False, tolerance, floor, [_Group(*one, weights) for one in groups]))
+        if kpi.tail is not None:
+            wide = kpi.tail.widened(tolerance)
+            large = [_Group(*one, weights) for one in groups[:-1] if len(one[3]) >= TAIL_MINIMUM_FLOWS]
+            levels.append(_level(face, True, wide, floor, large))
+    return tuple(level for level in levels if level.subjects)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    scope: Scope
+    name: str
+    priority: str
+    rows: npt.NDArray[np.int64]
+    weights: Floats
+
+
+def _level(face: Face, tail: bool, tolerance: Tolerance, floor: int, groups: Sequence[_Group]) -> Level:
+    series, subjects, limits, multipliers = [], [], [], []
+    for group in groups:
+        flows = face.comparable[group.rows].any(axis=1)
+        rows = group.rows[flows]
+        if tail and len(rows) < TAIL_MINIMUM_FLOWS:
+            continue
+        use = face.comparable[rows]
+        if int(use.any(axis=0).sum()) < floor:
+            continue
+        worse, base, was, now, trials = (_tail if tail else _whole)(face, rows, use, group.weights[rows])
+        rank = criticality(group.priority)
+        series.append(worse)
+        subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now))
+        limits.append(float(margins(face.kpi, tolerance, np.array(base), rank.margin, trials)))
+        multipliers.append(rank.multiplier)
+    block = Block(np.array(series).reshape(len(series), -1), np.array(limits), np.array(multipliers))
+    return _finite(Level(face.kpi, tail, tuple(subjects), block))
+
+
+_Series = tuple[Floats, float, float, float, float]
+"""How much worse in each pair; the baseline; before and after for people; trials."""
+
+
+def _whole(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], weights: Floats) -> _Series:
+    """Ratios and counts are pooled over the flows of a window; else the mean of the flows' own differences is taken."""
+    kpi = face.kpi
+    before, after = face.before[rows], face.after[rows]
+    if scale_of(kpi) is Scale.LOG:
+        own = np.where(use, worsening(kpi, scaled(kpi, after), scaled(kpi, before)), 0.0)
+        worse = _share(own, use, weights)
+        base = np.log(_typical(kpi, before, use))
+        known = np.isfinite(base)
+        middle = float(np.exp(np.average(base[known], weights=weights[known])))
+        return worse, middle, float(np.nanmedian(_middle(before))), float(np.nanmedian(_middle(after))), 1.0
+    trials = face.trials[rows] if scale_of(kpi) is Scale.LOG_ODDS else np.ones(len(rows))
+    early, late = (_share(np.where(use, values, 0.0), use, trials) for values in (before, after))
+    pooled = (use * trials[:, None]).sum(axis=0)
+    worse = worsening(kpi, scaled(kpi, late, np.maximum(pooled, 1)), scaled(kpi, early, np.maximum(pooled, 1)))
+    was, now = float(np.nanmean(early)), float(np.nanmean(late))
+    return worse, was, was, now, float(np.median(pooled[pooled > 0]))
+
+
+def _tail(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], _weights: Floats) -> _Series:
+    full = use.all(axis=0)
+    edges = []
+    for values in (face.before[rows], face.after[rows]):
+        masked = np.where(use, values, np.nan)
+        edge = np.full(masked.shape[1], np.nan)
+        measured = use.any(axis=0)
+        if full.all():
+            edge = np.quantile(masked, TAIL_QUANTILE, axis=0, method="inverted_cdf")
+        else:
+            edge[measured] = [
+                np.quantile(column[~np.isnan(column)], TAIL_QUANTILE, method="inverted_cdf")
+                for column in masked[:, measured].T
+            ]
+        edges.append(edge)
+    early, late = edges
+    worse = worsening(face.kpi, scaled(face.kpi, late), scaled(face.kpi, early))
+    was = float(np.nanmedian(early))
+    return worse, was, was, float(np.nanmedian(late)), 1.0
+
+
+def _share(values: Floats, use: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """The weighted mean over flows, pair by pair; NaN where no flow was measured."""
+    total = (use * weights[:, None]).sum(axis=0)
+    return np.asarray(
+        np.divide((values * weights[:, None]).sum(axis=0), total, out=np.full(len(total), np.nan), where=total > 0)
+    )
+
+
+def _typical(kpi: Kpi, values: Floats, use: npt.NDArray[np.bool_]) -> Floats:
+    """A flow's baseline over its compared windows: geometric mean on the logarithmic scale, else the mean."""
+    counts = np.maximum(use.sum(axis=1), 1)
+    if scale_of(kpi) is Scale.LOG:
+        return np.asarray(np.exp(np.where(use, scaled(kpi, values), 0.0).sum(axis=1) / counts))
+    return np.asarray(np.where(use, values, 0.0).sum(axis=1) / counts)
+
+
+def _middle(values: Floats) -> Floats:
+    """Row medians without what was not measured; infinite counts."""
+    if not len(values):
+        return np.zeros(0)
+    if not np.isnan(values).any():
+        return np.asarray(np.median(values, axis=1))
+    return np.array([np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in values])
+
+
+def _finite(level: Level) -> Level:
+    """Without hypotheses whose margin is infinite: the KPI cannot worsen that far."""
+    keep = np.flatnonzero(np.isfinite(level.block.margins))
+    if len(keep) == len(level.subjects):
+        return level
+    block = Block(level.block.worse[keep], level.block.margins[keep], level.block.multipliers[keep])
+    return Level(level.kpi, level.tail, tuple(level.subjects[at] for at in keep), block)

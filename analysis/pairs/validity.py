@@ -1,0 +1,111 @@
+"""Layer 0: whether the arms were measured alike. If not, what differs may be the instrument, and nothing is judged.
+
+May not know KPIs or verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.disposition import NOT_STARTED
+from analysis.pairs.design import Arm, Layout
+from analysis.words import plural
+
+Record = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Beyond these the arms were not measured alike.
+
+    `alpha` is that of each check, `sent_ratio` the least share of the offered load, `lateness_us` what one arm may be
+    later than the other whatever the test says, `pressure_percent` the share of time that tasks waited for a CPU.
+    """
+
+    alpha: float = 0.01
+    sent_ratio: float = 0.99
+    lateness_us: float = 1_000.0
+    pressure_percent: float = 20.0
+
+
+def complaints(
+    kpis: pd.DataFrame, layout: Layout, instruments: Sequence[Record], bounds: Bounds | None = None
+) -> tuple[str, ...]:
+    """Every reason why A and B (and A') were not measured alike, as sentences; none when they were.
+
+    An instrument record may have `offered`, `sent`, `lateness_p99_us`, `capture_drops`, `cpu_pressure_percent` and
+    `daemons_alive`; what it does not have is not checked here.
+    """
+    limits = bounds or Bounds()
+    records = {int(str(record["window"])): record for record in instruments}
+    used = {slot: records[window] for slot, window in layout.windows.items()}
+    found = [
+        _offered(used, limits),
+        _attempts(kpis, layout, limits),
+        _later(used, layout, limits),
+        _counted(used, "capture_drops", 0.0, "the taps dropped packets in {}"),
+        _counted(used, "cpu_pressure_percent", limits.pressure_percent, "the CPUs were overloaded in {}"),
+        _dead(used),
+    ]
+    return tuple(complaint for complaint in found if complaint)
+
+
+def _offered(used: Mapping[tuple[Arm, int], Record], limits: Bounds) -> str:
+    shares = {}
+    for arm in Arm:
+        offered = sum(_number(record, "offered", 0.0) for (own, _), record in used.items() if own is arm)
+        sent = sum(_number(record, "sent", 0.0) for (own, _), record in used.items() if own is arm)
+        if offered:
+            shares[arm] = sent / offered
+    low = [arm for arm, share in shares.items() if share < limits.sent_ratio]
+    if low:
+        return f"only {shares[low[0]]:.1%} of the offered load was sent in arm {low[0].value}"
+    return ""
+
+
+def _attempts(kpis: pd.DataFrame, layout: Layout, limits: Bounds) -> str:
+    """Every flow is to be attempted as often in A as in B and A': the sample ratio check of controlled experiments."""
+    started = kpis[kpis["error"] != NOT_STARTED]
+    counts = started.groupby("window").size()
+    for other, pairs in ((Arm.CHANGED, layout.pairs), (Arm.CONTROL, layout.controls)):
+        totals = [int(counts.reindex(list(layout.of(arm, pairs)), fill_value=0).sum()) for arm in (Arm.AS_IS, other)]
+        if sum(totals) == 0 or totals[0] == totals[1]:
+            continue
+        if float(stats.chisquare(totals).pvalue) < limits.alpha or min(totals) == 0:
+            return f"flows were not attempted equally often: {totals[0]} times in arm A, {totals[1]} in {other.value}"
+    return ""
+
+
+def _later(used: Mapping[tuple[Arm, int], Record], layout: Layout, limits: Bounds) -> str:
+    """The player of one arm later than the other's, pair by pair: a change that burns this machine's CPU."""
+    pairs = layout.pairs
+    late = [[_number(used[arm, pair], "lateness_p99_us") for pair in pairs] for arm in (Arm.AS_IS, Arm.CHANGED)]
+    gap = np.array(late[1]) - np.array(late[0])
+    gap = gap[np.isfinite(gap)]
+    if len(gap) < 2 or not gap.any() or abs(float(np.median(gap))) < limits.lateness_us:
+        return ""
+    test = stats.permutation_test((gap,), np.mean, permutation_type="samples", n_resamples=4096, rng=0)
+    if float(test.pvalue) < max(limits.alpha, 2 * 0.5 ** len(gap)) * 1.001:
+        return f"the player was {float(np.median(gap)) / 1_000:+.1f} ms later in arm B than in arm A"
+    return ""
+
+
+def _counted(used: Mapping[tuple[Arm, int], Record], name: str, limit: float, sentence: str) -> str:
+    over = [slot for slot, record in used.items() if _number(record, name, 0.0) > limit]
+    return sentence.format(plural(len(over), "window")) if over else ""
+
+
+def _dead(used: Mapping[tuple[Arm, int], Record]) -> str:
+    dead = [arm for (arm, _), record in used.items() if record.get("daemons_alive") is False and arm is not Arm.CHANGED]
+    return f"a daemon was not alive in {plural(len(dead), 'window')} without the change" if dead else ""
+
+
+def _number(record: Record, name: str, default: float = math.nan) -> float:
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
