@@ -38,6 +38,9 @@ _CONNECT_MILLISECONDS = 3_000
 _BLOCK_OCTETS = 8_192
 """What TCP hands over at once: at 20 Mbit/s every 3 ms, where iperf3's own 128 KiB would come every 52 ms."""
 
+_TALK_OCTETS = 6_000
+"""More than what iperf3 says of itself before it begins to send."""
+
 _LISTEN_SECONDS = 5.0
 _END_SECONDS = 8.0
 _MOST_STREAMS = 128
@@ -47,8 +50,8 @@ _WRITTEN = re.compile(
     r"(?:(?P<source>[^>@:/]+)>(?P<target>[^>@:/]+)(?:@(?P<port>\d{1,5}))?:)?"
     r"(?P<rate>[^/]+)(?:/(?P<protocol>tcp|udp))?(?:/(?P<parallel>\d{1,3}))?"
 )
-_LISTENING, _ESTABLISHED = "0A", "01"
-"""States of a TCP socket in /proc/net/tcp."""
+_LISTENING = "0A"
+"""A state of a TCP socket in /proc/net/tcp."""
 
 _TABLES = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
 
@@ -62,7 +65,11 @@ class InvalidLoad(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked for; source and target are empty where the testbed is to choose them."""
+    """What is asked for; source and target are empty where the testbed is to choose them.
+
+    `address` is whom the source speaks as, its own by the kernel's choice where empty: an edge stands for many clients,
+    and the way back may be known to theirs alone.
+    """
 
     rate_bps: int
     source: str = ""
@@ -70,6 +77,7 @@ class Load:
     protocol: str = "tcp"
     parallel: int = 1
     port: int = PORT
+    address: str = ""
 
     def __str__(self) -> str:
         streams = f" in {self.parallel} streams" if self.parallel > 1 else ""
@@ -147,11 +155,6 @@ class Background:
     def calibrate(self, seconds: float = CALIBRATION_SECONDS) -> Carried:
         """Run the load alone and tell what the path carries; raises Unsupported when that is nothing."""
         with self:
-            deadline = time.monotonic() + _CONNECT_MILLISECONDS / 1_000
-            while not _has(self._target, self.load.port, _ESTABLISHED):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.01)
             time.sleep(seconds)
         carried = self.carried
         if carried is None or not carried.arrived_bps:
@@ -164,7 +167,7 @@ class Background:
         return carried
 
     def start(self) -> None:
-        """Begin; returns when the server listens and the client was started."""
+        """Begin; returns when the load flows, or when it is plain that it does not."""
         path = shutil.which("iperf3")
         if path is None:
             raise Unsupported("a background load needs iperf3, which is not installed", "install iperf3")
@@ -178,17 +181,28 @@ class Background:
         self._held.callback(self._server.close)
         _wait_until_listening(self._server, self._target, load.port)
         kind = ("--udp",) if load.protocol == "udp" else ("--length", str(_BLOCK_OCTETS))
+        bind = ("--bind", load.address) if load.address else ()
         each = max(1, load.rate_bps // load.parallel)
-        self._octets, self._began_s = _received_octets(self._target), time.monotonic()
         self._client = _Program(
             self._source,
             [
-                *(path, "--client", self._address, *port, *kind, *quiet, "--bitrate", str(each)),
+                *(path, "--client", self._address, *port, *bind, *kind, *quiet, "--bitrate", str(each)),
                 *("--parallel", str(load.parallel), "--time", "86400"),
                 *("--connect-timeout", str(_CONNECT_MILLISECONDS)),
             ],
         )
         self._held.callback(self._client.close)
+        self._wait_until_flowing(self._client)
+        self._octets, self._began_s = _received_octets(self._target), time.monotonic()
+
+    def _wait_until_flowing(self, client: _Program) -> None:
+        """iperf3 first talks over a connection of its own; what is sent afterwards is more than that."""
+        before = _received_octets(self._target)
+        deadline = time.monotonic() + _CONNECT_MILLISECONDS / 1_000 + 1.0
+        while client.running() and time.monotonic() < deadline:
+            if _received_octets(self._target) - before > _TALK_OCTETS:
+                return
+            time.sleep(0.01)
 
     def stop(self) -> Carried:
         """End both programs by their ids and read what they counted."""

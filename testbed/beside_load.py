@@ -101,6 +101,7 @@ def placed_loads(written: Sequence[str], topology: Topology, flows: pd.DataFrame
                 raise InvalidLoad(text, f"with nodes out of {', '.join(names)}")
         if load.source == load.target or not own_address(topology.node(load.target)):
             raise InvalidLoad(text, "with two nodes, of which the second has an address")
+        load = replace(load, address=_client(topology, flows, load))
         while any((load.target, load.port) == (other.target, other.port) for other in loads):
             load = replace(load, port=load.port + 1)
         loads.append(load)
@@ -111,6 +112,17 @@ def own_address(node: Node) -> str:
     """The first address of a node, IPv4 before IPv6; empty when it has none."""
     own = [a.ip for i in node.interfaces if i.name != "lo" for a in i.addresses]
     return str(min(own, key=lambda ip: ip.version)) if own else ""
+
+
+def _client(topology: Topology, flows: pd.DataFrame, load: Load) -> str:
+    """The address of the load's source that begins most flows, of the target's family; empty when none was seen."""
+    version = 6 if ":" in own_address(topology.node(load.target)) else 4
+    seen = flows["source_address"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    for address in seen.index:
+        owner = topology.owner(address)
+        if owner is not None and owner.name == load.source and (":" in address) == (version == 6):
+            return str(address)
+    return ""
 
 
 def _edge(topology: Topology, flows: pd.DataFrame) -> str:
