@@ -95,9 +95,9 @@ class Ordered:
 class Segments:
     """The parts of a chunk that belong to one record each: by tuple, then time; segment i begins at begins[i].
 
-    `cut` says what began it (0: it goes on here), `ended_by` what ended the record before, `continues` the segments of records that were open
-    before. `ordinal` counts the tuple's flows, `forward` is the end that is the initiator, as far as the record shows,
-    `of_row` the segment of each row.
+    `cut` says what began it (0: it goes on here), `ended_by` what ended the record before, `continues` the segments of
+    records that were open before. `ordinal` counts the tuple's flows, `forward` is the end that is the initiator,
+    as far as the record shows, `of_row` the segment of each row.
     """
 
     begins: Int64

@@ -23,18 +23,12 @@ from replay.payload import (
     unfinished,
 )
 
+Saying = tuple[Recognition | None, Recognition | None]
+"""What words mean when their sender is the initiator, and when it is the responder."""
 UNHEARD, COLLECTED, HEARD = 0, 1, 2
 LONGEST_HEAD_OCTETS = 16_384
 LARGEST_GAP_OCTETS = 65_536
 _STASH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Saying:
-    """What the words mean when their sender is the initiator, and when it is the responder."""
-
-    as_initiator: Recognition | None
-    as_responder: Recognition | None
 
 
 @dataclass(slots=True)
@@ -71,13 +65,6 @@ class _Head:
             return self.take(self.expected, len(following), following)
         return unfinished(self.protocol, self.destination_port, self.words)
 
-    def said(self) -> Saying:
-        words = bytes(self.words)
-        return Saying(
-            said_by_initiator(self.protocol, self.destination_port, words),
-            said_by_responder(self.protocol, self.source_port, words),
-        )
-
 
 class FirstWords:
     """The lanes whose words are still being collected, and what the others said."""
@@ -105,6 +92,13 @@ class FirstWords:
         self._settle(lane, self._heads.pop(lane))
         return False
 
+    def hear(self, lane: int, protocol: int, ports: tuple[int, int], words: bytes, *, cut_short: bool = False) -> None:
+        """All the words of a lane at once."""
+        asks = said_by_initiator(protocol, ports[1], words)
+        answers = asks if protocol == UDP else said_by_responder(protocol, ports[0], words)
+        if words and (asks or answers or not cut_short):
+            self._said[lane] = (asks, answers)
+
     def pop(self, lane: int) -> Saying | None:
         """What an ended lane said, forgetting it; None when it never said a word that was captured."""
         if (head := self._heads.pop(lane, None)) is not None:
@@ -112,10 +106,8 @@ class FirstWords:
         return self._said.pop(lane, None)
 
     def _settle(self, lane: int, head: _Head) -> None:
-        said = head.said()
-        meant = said.as_initiator or said.as_responder
-        if head.words and (meant or not head.cut_short):
-            self._said[lane] = said
+        ports = head.source_port, head.destination_port
+        self.hear(lane, head.protocol, ports, bytes(head.words), cut_short=head.cut_short)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +129,38 @@ class Listener:
         begins = np.flatnonzero(state == UNHEARD)
         telling = self._telling(row[head[begins]])
         words[lane[head[begins]]] = np.where(telling, COLLECTED, HEARD)
-        for at in head[begins[telling]].tolist():
-            one = lanes[lane[at]]
-            begin = int(one["base"]) if one["synchronised"] and not one["late"] else int(placed.begin[at])
-            self.heard.begin(int(one["number"]), TCP, self._ports(int(row[at])), begin)
-        listening = begins[telling].tolist()
+        slow = self._begun(lanes, placed, row, head[begins[telling]])
         if still := np.flatnonzero(state == COLLECTED).tolist():
             wanted = set(self.heard.open_lanes())
-            listening += [one for one in still if int(lanes["number"][lane[head[one]]]) in wanted]
-        for one in listening:
-            number = int(lanes["number"][lane[head[one]]])
-            for at in range(int(head[one]), int(until[one])):
+            slow += [int(head[one]) for one in still if int(lanes["number"][lane[head[one]]]) in wanted]
+        for first in slow:
+            number = int(lanes["number"][lane[first]])
+            for at in range(first, int(until[np.searchsorted(head, first)])):
                 octets = int(placed.end[at] - placed.begin[at])
                 if not self.heard.take(number, int(placed.begin[at]), octets, self._payload(int(row[at]))):
                     break
+
+    def _begun(self, lanes: Table, placed: Placed, row: Int64, head: Int64) -> list[int]:
+        """Hear the first segments of these lanes; returns those (by place in head) that want more."""
+        lane, packets = placed.lane[head], self.packets
+        begin, row = placed.begin[head], row[head]
+        base = np.where(lanes["synchronised"][lane] & ~lanes["late"][lane], lanes["base"][lane], begin)
+        captured = packets.captured_octets[row]
+        whole = (begin == base) & (captured == packets.payload_octets[row])
+        at = packets.payload_offset[row]
+        until = at + np.minimum(captured, LONGEST_HEAD_OCTETS)
+        columns = (lanes["number"][lane], packets.source_port[row], packets.destination_port[row], base, at, until)
+        more = []
+        for place, is_whole, number, source, destination, position, first, end in zip(
+            head.tolist(), whole.tolist(), *(column.tolist() for column in columns), strict=True
+        ):
+            words = packets.data[first:end].tobytes() if is_whole else b""
+            if is_whole and not unfinished(TCP, destination, words):
+                self.heard.hear(number, TCP, (source, destination), words)
+            else:
+                self.heard.begin(number, TCP, (source, destination), position)
+                more.append(place)
+        return more
 
     def datagrams(self, segments: Segments, part: Table) -> None:
         """Listen to the first datagram of every lane to or from a port whose datagrams are understood."""
@@ -165,10 +175,15 @@ class Listener:
         fresh = part["words"][which >> 1, which & 1] == UNHEARD
         which, at = which[fresh], row[place[first[fresh]]]
         part["words"][which >> 1, which & 1] = COLLECTED
-        numbers = part["number"][which >> 1] * 2 + (which & 1)
-        for number, one in zip(numbers.tolist(), at.tolist(), strict=True):
-            self.heard.begin(number, UDP, self._ports(one), 0)
-            self.heard.take(number, 0, int(packets.payload_octets[one]), self._payload(one))
+        numbers, begin = part["number"][which >> 1] * 2 + (which & 1), packets.payload_offset[at]
+        captured = packets.captured_octets[at]
+        columns = (
+            numbers, packets.source_port[at], packets.destination_port[at], begin, begin + captured,
+            captured < packets.payload_octets[at],
+        )  # fmt: skip
+        for number, source, destination, begins, ends, is_short in zip(*(one.tolist() for one in columns), strict=True):
+            words = packets.data[begins:ends].tobytes()
+            self.heard.hear(number, UDP, (source, destination), words, cut_short=is_short)
 
     def _telling(self, row: Int64) -> Bool:
         """Which of these packets' payloads begin with words that could mean something, or were not captured."""
@@ -185,9 +200,6 @@ class Listener:
         telling |= np.isin(packets.destination_port[row], SPOKEN_PORTS)
         doubtful: Bool = telling | (captured < 8) | (captured < packets.payload_octets[row])
         return doubtful
-
-    def _ports(self, row: int) -> tuple[int, int]:
-        return int(self.packets.source_port[row]), int(self.packets.destination_port[row])
 
     def _payload(self, row: int) -> bytes:
         begin = int(self.packets.payload_offset[row])

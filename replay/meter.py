@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from replay.ahead import ahead
 from replay.biflow import Timeouts
 from replay.columns import SYN, TCP, Int64, Packets, UInt8
 from replay.first_words import COLLECTED, HEARD
@@ -64,7 +65,7 @@ def read_traffic(
     Raises InvalidCapture as PacketStream does.
     """
     stream = PacketStream(paths, inner=inner)
-    whole = joined(list(metered(stream, timeouts, flows_only=flows_only)))
+    whole = joined(list(metered(ahead(stream), timeouts, flows_only=flows_only)))
     return replace(whole, skipped=stream.skipped + whole.skipped)
 
 

@@ -8,8 +8,10 @@ is believed only without content.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import overload
 
 import numpy as np
@@ -30,7 +32,9 @@ _RESP_ARRAY = re.compile(rb"\*\d{1,7}\r\n\$\d{1,9}\r\n")
 _RESP_INLINE = re.compile(rb"(?:PING|INFO|QUIT|AUTH|SELECT|HELLO|GET|SET)\b[^\r\n]{0,1024}\r\n", re.IGNORECASE)
 _POSTGRES_REQUESTS = (196608, 196610, 80877102, 80877103, 80877104)
 _CLIENT_HELLO, _HANDSHAKE_RECORD, _SERVER_NAME = 1, 22, 0
-_LONGEST_HEAD = 16_384
+_LONGEST_HEAD, _DNS_HEADER_OCTETS = 16_384, 12
+_EXTENSION = struct.Struct(">HH").unpack_from
+_PLAIN = re.compile(rb"[!-~]*")
 
 
 class PayloadStore(Sequence[bytes]):
@@ -102,7 +106,8 @@ def agreed(
     protocol: int, port: int, asked: Recognition | None, answered: Recognition | None, *, heard: bool
 ) -> Recognition:
     """What both sides' words together say; without the initiator's (not heard) the port is believed."""
-    found = asked if asked and (asked.label or not answered) else answered or asked
+    certain = asked and (asked.label or asked.application in ("http", "tls"))
+    found = asked if certain or not answered else answered
     return found or Recognition("" if heard else port_application(protocol, port))
 
 
@@ -180,69 +185,49 @@ def is_client_hello(payload: bytes | bytearray) -> bool:
 
 def server_name(payload: bytes) -> str:
     """The server name that a ClientHello asks for, or '' when it has none or its bytes are not a ClientHello's."""
-    hello = _Reader(_handshake(payload))
-    hello.skip(4 + 2 + 32)
-    hello.skip(hello.number(1))
-    hello.skip(hello.number(2))
-    hello.skip(hello.number(1))
-    extensions = _Reader(hello.take(hello.number(2)))
-    while extensions.left() >= 4:
-        kind = extensions.number(2)
-        body = _Reader(extensions.take(extensions.number(2)))
+    hello = _handshake(payload)
+    at = 4 + 2 + 32
+    for width in (1, 2, 1):  # session, cipher suites, compression methods
+        at += width + int.from_bytes(hello[at : at + width], "big")
+    until = at + 2 + int.from_bytes(hello[at : at + 2], "big")
+    extensions, at = hello[at + 2 : until], 0
+    while at + 4 <= len(extensions):
+        kind, octets = _EXTENSION(extensions, at)
         if kind == _SERVER_NAME:
-            body.skip(2)
-            if body.number(1) == 0:
-                return _text(body.take(body.number(2)))
-            return ""
+            body = extensions[at + 4 : at + 4 + octets]
+            return _text(body[5 : 5 + int.from_bytes(body[3:5], "big")]) if body[2:3] in (b"\0", b"") else ""
+        at += 4 + octets
     return ""
 
 
 def _handshake(payload: bytes) -> bytes:
     """The handshake bytes of consecutive handshake records."""
-    records, out = _Reader(payload), bytearray()
-    while records.left() > 5 and records.number(1) == _HANDSHAKE_RECORD:
-        records.skip(2)
-        out += records.take(records.number(2))
-    return bytes(out)
+    at, parts = 0, []
+    while at + 5 < len(payload) and payload[at] == _HANDSHAKE_RECORD:
+        octets = int.from_bytes(payload[at + 3 : at + 5], "big")
+        parts.append(payload[at + 5 : at + 5 + octets])
+        at += 5 + octets
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def dns_name(message: bytes) -> str | None:
     """The first question's name of a DNS message, lower-case without the last dot; None when this is no DNS message."""
-    reader = _Reader(message)
-    reader.skip(2)
-    flags, questions = reader.number(2), reader.number(2)
-    reader.skip(6)
-    if not 1 <= questions <= 32 or (flags >> 11) & 0xF > 6:
+    if len(message) < _DNS_HEADER_OCTETS + 4 or (message[2] >> 3) & 0xF > 6:
         return None
+    if not 1 <= int.from_bytes(message[4:6], "big") <= 32:
+        return None
+    at, end, length = _DNS_HEADER_OCTETS, len(message), 0
     labels: list[bytes] = []
-    while length := reader.number(1):
-        if length > 63 or reader.left() < length or sum(map(len, labels)) > 255:
+    while at < end and (size := message[at]):
+        if size > 63 or at + 1 + size > end or length > 255:
             return None
-        labels.append(reader.take(length))
-    if reader.left() < 4:
-        return None
-    return _text(b".".join(labels))
+        labels.append(message[at + 1 : at + 1 + size])
+        at, length = at + 1 + size, length + size
+    return None if at + 1 + 4 > end else _text(b".".join(labels))
 
 
+@lru_cache(maxsize=8192)
 def _text(name: bytes) -> str:
+    if _PLAIN.fullmatch(name[:255]):
+        return name[:255].decode("ascii").lower()
     return "".join(chr(octet) if 33 <= octet <= 126 else f"\\{octet:03d}" for octet in name[:255]).lower()
-
-
-class _Reader:
-    """Reads numbers and runs of octets; beyond the end it reads zeros and nothing."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def left(self) -> int:
-        return max(len(self._data) - self._at, 0)
-
-    def take(self, octets: int) -> bytes:
-        self._at += octets
-        return self._data[self._at - octets : self._at]
-
-    def skip(self, octets: int) -> None:
-        self._at += octets
-
-    def number(self, octets: int) -> int:
-        return int.from_bytes(self.take(octets), "big")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
@@ -108,7 +109,7 @@ def quotes(quoted):
 def cut(packets, places):
     """The table in chunks that begin at these places and at the first row."""
     bounds = sorted({0, *(min(place, len(packets)) for place in places), len(packets)})
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         yield part(packets, begin, end)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.meter import StreamMeter, Timeouts, joined, meter, metered, read_traffic
+from replay.meter import Timeouts, joined, meter, metered, read_traffic
 from replay.packets import PacketStream
 from tests.replay.capture_files import stored
 from tests.replay.packet_columns import MS, TRAFFIC, cut, packets_of
