@@ -77,7 +77,7 @@ class Seen:
     "--policy", type=click.Path(path_type=Path), help="The policy.yaml whose classes the flows are sorted into."
 )
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Take the files for this, whatever they look like.")
-@click.option("--inner", is_flag=True, help="Of a capture's tunnels, the flows inside: VXLAN, GENEVE, GRE, IP in IP.")
+@click.option("--inner", is_flag=True, help="Of a capture's tunnels, the flows inside: VXLAN, GENEVE, GTP, GRE, IP.")
 @click.option("--layout", metavar="FORMAT", help="The format string of VPC Flow Logs that have no header line.")
 def flows(  # noqa: PLR0913, PLR0917  an argument an option
     source: tuple[Path, ...],
@@ -171,7 +171,7 @@ def read_sources(
                 other, 1, 1, f"something else beside the capture {captures[0]}", "only captures, or none"
             )
         if captures:
-            traffic = read_traffic(captures, inner=inner)
+            traffic = read_traffic(captures, flows_only=not whole, inner=inner)
             return Seen(traffic.flows, traffic.packets, traffic.skipped, ("capture",), traffic if whole else None)
         records = read_flow_records(files, layout=layout, kind=kind)
     except InvalidCapture as problem:
