@@ -1,6 +1,7 @@
-"""What tunnels carry: VXLAN, GENEVE, GRE with ERSPAN, IP in IP. Knows where a tunnel's header ends, not what follows.
+"""What tunnels carry: VXLAN, GENEVE, GTP-U, GRE with ERSPAN, IP in IP. Knows where a tunnel's header ends, not what follows.
 
 References: RFC 7348 (VXLAN), 8926 (GENEVE), 2784, 2890 and 2637 (GRE), 2003 and 2473 (IP in IP),
+3GPP TS 29.281 (GTP-U),
 draft-foschiano-erspan.
 """
 
@@ -12,14 +13,15 @@ import numpy as np
 
 from replay.columns import UDP, Bool, Int64, UInt8
 from replay.headers.ip import IpHeaders, ip_headers
-from replay.headers.link import ETHERNET, IPV4, IPV6, LLC, NOT_IP, ethertype_kinds, to_network
+from replay.headers.link import ETHERNET, IPV4, IPV6, LLC, NIBBLE, NOT_IP, ethertype_kinds, to_network
 from replay.headers.octets import Octets
 from replay.headers.reasons import Reasons
 
 MOST_DEPTH = 8
 MOST_PIECEMEAL = 1 << 12
 _IPV4_IN_IP, _IPV6_IN_IP, _GRE = 4, 41, 47
-_VXLAN_PORTS, _GENEVE_PORT = (4789, 8472), 6081
+_VXLAN_PORTS, _GENEVE_PORT, _GTP_PORT = (4789, 8472), 6081, 2152
+_GTP_PACKET, _MOST_GTP_EXTENSIONS = 0x30FF, 8
 _ERSPAN, _ERSPAN_3 = 0x88BE, 0x22EB
 _UDP_OCTETS, _TUNNEL_OCTETS = 8, 8
 
@@ -83,7 +85,8 @@ def _carries(
     port, begin = octets.u2(at + 2), octets.u1(at + _UDP_OCTETS)
     vxlan = np.isin(port, _VXLAN_PORTS) & ((begin & 0x08) != 0)
     geneve = (port == _GENEVE_PORT) & ((begin & 0xC0) == 0)
-    tunnel = (vxlan | geneve) & (at + _UDP_OCTETS + _TUNNEL_OCTETS <= end)
+    gtp = (port == _GTP_PORT) & ((octets.u2(at + _UDP_OCTETS) & 0xF0FF) == _GTP_PACKET)
+    tunnel = (vxlan | geneve | gtp) & (at + _UDP_OCTETS + _TUNNEL_OCTETS <= end)
     carries[udp[tunnel]] = True
     for row in rows[udp[tunnel]][ip.more[rows[udp[tunnel]]]].tolist():
         piecemeal[_identity(ip, row)] = None
@@ -135,4 +138,20 @@ def _over_udp(octets: Octets, at: Int64) -> tuple[Int64, UInt8]:
     options = (octets.u1(begin) & 0x3F).astype(np.int64) * 4
     kind = np.where(geneve, ethertype_kinds(octets.u2(begin + 2)), ETHERNET).astype(np.uint8)
     kind[geneve & (kind == LLC)] = NOT_IP
-    return begin + _TUNNEL_OCTETS + np.where(geneve, options, 0), kind
+    end = begin + _TUNNEL_OCTETS + np.where(geneve, options, 0)
+    gtp = np.flatnonzero(port == _GTP_PORT)
+    end[gtp], kind[gtp] = _gtp_end(octets, begin[gtp]), NIBBLE
+    return end, kind
+
+
+def _gtp_end(octets: Octets, at: Int64) -> Int64:
+    """The optional word is there when any of three flags is set; extension headers follow when its last octet says."""
+    flags = octets.u1(at)
+    end = at + _TUNNEL_OCTETS + np.where((flags & 0x07) != 0, 4, 0)
+    extended = np.flatnonzero((flags & 0x04) != 0)
+    for _ in range(_MOST_GTP_EXTENSIONS):
+        extended = extended[octets.u1(end[extended] - 1) != 0]
+        if not len(extended):
+            break
+        end[extended] += np.maximum(octets.u1(end[extended]).astype(np.int64), 1) * 4
+    return end

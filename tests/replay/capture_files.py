@@ -9,6 +9,8 @@ import pytest
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
 START_S = 1_700_000_000
+MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
+"""For every Ethernet header that scapy builds: without them it asks the machine's network who has the address."""
 
 
 def stored(name: str) -> Path:

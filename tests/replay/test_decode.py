@@ -36,8 +36,9 @@ from scapy.all import (
 
 from replay.meter import meter
 from replay.packets import read_packets
-from tests.replay.capture_files import pcap
+from tests.replay.capture_files import MACS, pcap
 
+ETHER = Ether(**MACS)
 FOUR = IP(src="10.0.0.1", dst="10.0.0.2", ttl=61)
 SIX = IPv6(src="2001:db8::1", dst="2001:db8::2", hlim=61)
 TALK = TCP(sport=40000, dport=443, seq=7, ack=9, flags="PA") / Raw(b"payload")
@@ -58,10 +59,10 @@ def payload(packets, row):
 @pytest.mark.parametrize(
     ("link_type", "frame"),
     [
-        (1, Ether() / FOUR / TALK),
-        (1, Ether() / SIX / TALK),
-        (1, Ether() / Dot1Q(vlan=5) / FOUR / TALK),
-        (1, Ether() / Dot1AD(vlan=5) / Dot1Q(vlan=6) / SIX / TALK),
+        (1, ETHER / FOUR / TALK),
+        (1, ETHER / SIX / TALK),
+        (1, ETHER / Dot1Q(vlan=5) / FOUR / TALK),
+        (1, ETHER / Dot1AD(vlan=5) / Dot1Q(vlan=6) / SIX / TALK),
         (113, CookedLinux(proto=0x0800) / FOUR / TALK),
         (276, CookedLinuxV2(proto=0x86DD) / SIX / TALK),
         (101, FOUR / TALK),
@@ -70,8 +71,11 @@ def payload(packets, row):
         (229, SIX / TALK),
         (0, Loopback(type=2) / FOUR / TALK),
         (108, b"\0\0\0\x1e" + bytes(SIX / TALK)),
-        (1, Ether() / IP(src="10.0.0.1", dst="10.0.0.2", ttl=61, options=[IPOption_RR(routers=["0.0.0.0"])]) / TALK),
-        (1, Ether() / SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting() / IPv6ExtHdrDestOpt() / TALK),
+        (
+            1,
+            ETHER / IP(src="10.0.0.1", dst="10.0.0.2", ttl=61, options=[IPOption_RR(routers=["0.0.0.0"])]) / TALK,
+        ),
+        (1, ETHER / SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting() / IPv6ExtHdrDestOpt() / TALK),
     ],
 )
 def test_every_link_and_ip_header_leads_to_the_same_segment(tmp_path, link_type, frame):
@@ -86,21 +90,21 @@ def test_every_link_and_ip_header_leads_to_the_same_segment(tmp_path, link_type,
 
 
 def test_ethernet_padding_is_no_payload(tmp_path):
-    frame = bytes(Ether() / FOUR / TCP(sport=1, dport=2, flags="A")) + b"\0" * 6
+    frame = bytes(ETHER / FOUR / TCP(sport=1, dport=2, flags="A")) + b"\0" * 6
     packets, _ = read(tmp_path, [frame])
     assert packets.payload_octets.tolist() == [0]
 
 
 def test_super_frames_with_length_zero_count_by_the_wire(tmp_path):
-    four = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2", len=0) / TCP(sport=1, dport=2) / Raw(b"x" * 3000))
-    six = bytes(Ether() / IPv6(src="::1", dst="::2", plen=0) / TCP(sport=1, dport=2) / Raw(b"x" * 3000))
+    four = bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2", len=0) / TCP(sport=1, dport=2) / Raw(b"x" * 3000))
+    six = bytes(ETHER / IPv6(src="::1", dst="::2", plen=0) / TCP(sport=1, dport=2) / Raw(b"x" * 3000))
     packets, _ = read(tmp_path, [four, six])
     assert packets.payload_octets.tolist() == [3000, 3000]
     assert packets.ip_octets.tolist() == [3040, 3060]
 
 
 def test_packets_cut_by_a_snaplen_count_by_their_ip_length(tmp_path):
-    packets, skipped = read(tmp_path, [Ether() / FOUR / TCP(sport=1, dport=2) / Raw(b"x" * 1000)], snaplen=96)
+    packets, skipped = read(tmp_path, [ETHER / FOUR / TCP(sport=1, dport=2) / Raw(b"x" * 1000)], snaplen=96)
     assert not skipped
     assert packets.payload_octets.tolist() == [1000]
     assert packets.captured_octets.tolist() == [96 - 54]
@@ -113,7 +117,7 @@ def test_later_fragments_are_attributed_to_the_first_in_either_order(tmp_path, r
     whole = IPv6(src="::1", dst="::2") / IPv6ExtHdrFragment(id=5) / UDP(sport=53, dport=9) / Raw(datagram)
     six = fragment6(whole, 1000)
     for pieces in (four, six):
-        frames = [Ether() / piece for piece in (reversed(pieces) if reverse else pieces)]
+        frames = [ETHER / piece for piece in (reversed(pieces) if reverse else pieces)]
         packets, skipped = read(tmp_path, frames)
         assert not skipped
         assert set(packets.source_port.tolist()) == {53}
@@ -125,7 +129,7 @@ def test_later_fragments_are_attributed_to_the_first_in_either_order(tmp_path, r
 
 def test_a_later_fragment_alone_is_an_orphan(tmp_path):
     pieces = fragment(IP(src="10.0.0.1", dst="10.0.0.2", id=77) / UDP(sport=53, dport=9) / Raw(b"x" * 2000), 800)
-    packets, skipped = read(tmp_path, [Ether() / pieces[1]])
+    packets, skipped = read(tmp_path, [ETHER / pieces[1]])
     assert len(packets) == 0
     assert skipped == {"orphan_fragment": 1}
 
@@ -134,8 +138,8 @@ def test_icmp_errors_keep_the_five_tuple_they_quote(tmp_path):
     quoted4 = IP(src="10.0.0.1", dst="10.9.9.9") / UDP(sport=5000, dport=53) / Raw(b"query")
     quoted6 = IPv6(src="2001:db8::1", dst="2001:db8::9") / TCP(sport=5000, dport=80, flags="S")
     frames = [
-        Ether() / IP(src="10.0.0.254", dst="10.0.0.1") / ICMP(type=3, code=13) / quoted4,
-        Ether() / IPv6(src="2001:db8::fe", dst="2001:db8::1") / ICMPv6DestUnreach(code=1) / quoted6,
+        ETHER / IP(src="10.0.0.254", dst="10.0.0.1") / ICMP(type=3, code=13) / quoted4,
+        ETHER / IPv6(src="2001:db8::fe", dst="2001:db8::1") / ICMPv6DestUnreach(code=1) / quoted6,
     ]
     packets, _ = read(tmp_path, frames)
     quotes = packets.quotes
@@ -146,7 +150,10 @@ def test_icmp_errors_keep_the_five_tuple_they_quote(tmp_path):
 
 
 def test_icmp_echo_has_its_identifier_in_both_ports(tmp_path):
-    frames = [Ether() / FOUR / ICMP(type=8, id=321, seq=4), Ether() / SIX / ICMPv6EchoRequest(id=321, seq=4)]
+    frames = [
+        ETHER / FOUR / ICMP(type=8, id=321, seq=4),
+        ETHER / SIX / ICMPv6EchoRequest(id=321, seq=4),
+    ]
     packets, _ = read(tmp_path, frames)
     assert packets.source_port.tolist() == packets.destination_port.tolist() == [321, 321]
     assert packets.sequence.tolist() == [4, 4]
@@ -154,14 +161,14 @@ def test_icmp_echo_has_its_identifier_in_both_ports(tmp_path):
 
 def test_what_is_not_metered_is_counted_by_reason(tmp_path):
     frames = [
-        Ether(type=0x0806) / Raw(b"\0" * 28),
-        Ether(type=0x88CC) / Raw(b"\0" * 28),
-        Ether() / IP(src="10.0.0.1", dst="10.0.0.2", proto=89) / Raw(b"\0" * 20),
-        Ether() / SIX / ICMPv6ND_NS(tgt="2001:db8::2"),
-        bytes(Ether() / FOUR / TALK)[:30],
-        bytes(Ether() / FOUR / TALK)[:40],
-        bytes(Ether() / FOUR / TALK)[:10],
-        Ether() / IP(src="10.0.0.1", dst="10.0.0.2", len=30) / TALK,
+        Ether(**MACS, type=0x0806) / Raw(b"\0" * 28),
+        Ether(**MACS, type=0x88CC) / Raw(b"\0" * 28),
+        ETHER / IP(src="10.0.0.1", dst="10.0.0.2", proto=89) / Raw(b"\0" * 20),
+        ETHER / SIX / ICMPv6ND_NS(tgt="2001:db8::2"),
+        bytes(ETHER / FOUR / TALK)[:30],
+        bytes(ETHER / FOUR / TALK)[:40],
+        bytes(ETHER / FOUR / TALK)[:10],
+        ETHER / IP(src="10.0.0.1", dst="10.0.0.2", len=30) / TALK,
     ]
     packets, skipped = read(tmp_path, frames)
     assert len(packets) == 0
@@ -173,11 +180,11 @@ def test_what_is_not_metered_is_counted_by_reason(tmp_path):
 
 LAYERS = st.sampled_from(
     [
-        bytes(Ether() / FOUR / TALK),
-        bytes(Ether() / Dot1Q() / SIX / IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)]) / TALK),
-        bytes(Ether() / SIX / IPv6ExtHdrFragment(id=1, m=1) / UDP(sport=1, dport=2) / Raw(b"x" * 16)),
-        bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2", flags="MF", id=3) / UDP(sport=1, dport=2) / Raw(b"x" * 16)),
-        bytes(Ether() / FOUR / ICMP(type=3, code=1) / FOUR / UDP(sport=1, dport=2)),
+        bytes(ETHER / FOUR / TALK),
+        bytes(ETHER / Dot1Q() / SIX / IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)]) / TALK),
+        bytes(ETHER / SIX / IPv6ExtHdrFragment(id=1, m=1) / UDP(sport=1, dport=2) / Raw(b"x" * 16)),
+        bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2", flags="MF", id=3) / UDP(sport=1, dport=2) / Raw(b"x" * 16)),
+        bytes(ETHER / FOUR / ICMP(type=3, code=1) / FOUR / UDP(sport=1, dport=2)),
     ]
 )
 DAMAGE = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=6)

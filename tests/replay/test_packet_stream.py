@@ -22,12 +22,13 @@ from replay.capture.records import SLACK_OCTETS
 from replay.columns import Packets
 from replay.errors import InvalidCapture
 from replay.packets import PacketStream, concatenated, packet_chunks, read_packets
-from tests.replay.capture_files import CAPTURES, START_S, block, enhanced, interface, pcap, section
+from tests.replay.capture_files import CAPTURES, MACS, START_S, block, enhanced, interface, pcap, section
 
+ETHER = Ether(**MACS)
 START_NS = START_S * 1_000_000_000
 DATAGRAM = bytes(n % 251 for n in range(3000))
 FRAGMENTS = [
-    bytes(Ether() / piece)
+    bytes(ETHER / piece)
     for pieces in (
         fragment(IP(src="10.0.0.1", dst="10.0.0.2", id=77) / UDP(sport=53, dport=9) / Raw(DATAGRAM), fragsize=800),
         fragment6(IPv6(src="::1", dst="::2") / IPv6ExtHdrFragment(id=5) / UDP(sport=53, dport=9) / Raw(DATAGRAM), 1000),
@@ -36,11 +37,11 @@ FRAGMENTS = [
 ]
 FRAMES = [
     *FRAGMENTS,
-    bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=2, seq=5, flags="PA") / Raw(b"a" * 700)),
-    bytes(Ether() / Dot1Q(vlan=3) / IPv6(src="::1", dst="::2") / TCP(sport=1, dport=2) / Raw(b"b" * 90)),
-    bytes(Ether() / IP(src="10.0.0.9", dst="10.0.0.1") / ICMP(type=3, code=1) / IP() / UDP(sport=1, dport=2)),
-    bytes(Ether(type=0x0806) / Raw(b"\0" * 28)),
-    bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=3, dport=4)),
+    bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=2, seq=5, flags="PA") / Raw(b"a" * 700)),
+    bytes(ETHER / Dot1Q(vlan=3) / IPv6(src="::1", dst="::2") / TCP(sport=1, dport=2) / Raw(b"b" * 90)),
+    bytes(ETHER / IP(src="10.0.0.9", dst="10.0.0.1") / ICMP(type=3, code=1) / IP() / UDP(sport=1, dport=2)),
+    bytes(Ether(**MACS, type=0x0806) / Raw(b"\0" * 28)),
+    bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=3, dport=4)),
 ]
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -172,7 +173,7 @@ def test_a_large_capture_is_mapped_and_walked_in_lanes(tmp_path):
 
 def test_a_capture_inside_a_capture_misleads_no_lane(tmp_path):
     inside = pcap([(n, FRAMES[-1]) for n in range(12)])[24:]
-    carrier = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(inside))
+    carrier = bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(inside))
     path = tmp_path / "capture"
     path.write_bytes(pcap([(n / 1000, carrier) for n in range(6000)]))
     packets, skipped = read_packets([path])
@@ -196,7 +197,7 @@ def test_sections_of_either_order_follow_one_another(tmp_path, order):
 
 def test_simple_packets_have_the_time_of_the_packet_before_and_the_snaplen_of_the_interface(tmp_path):
     snaplen = 60
-    frame = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=3, dport=4) / Raw(b"x" * 100))
+    frame = bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=3, dport=4) / Raw(b"x" * 100))
     simple = block(3, struct.pack("<I", len(frame)) + frame[:snaplen])
     content = section() + block(1, struct.pack("<HHI", 1, 0, snaplen)) + simple
     content += enhanced(0, START_S * 10**6 + 7, FRAMES[-1]) + simple

@@ -15,9 +15,10 @@ from scapy.all import IP, UDP, Ether, IPv6, Raw
 from replay.errors import InvalidCapture
 from replay.meter import meter
 from replay.packets import read_packets
-from tests.replay.capture_files import START_S, block, enhanced, interface, option, pcap, section
+from tests.replay.capture_files import MACS, START_S, block, enhanced, interface, option, pcap, section
 
-FRAME = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000, dport=2000) / Raw(b"hello"))
+ETHER = Ether(**MACS)
+FRAME = bytes(ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000, dport=2000) / Raw(b"hello"))
 RAW6 = bytes(IPv6(src="2001:db8::1", dst="2001:db8::2") / UDP(sport=1000, dport=2000) / Raw(b"hello"))
 START_NS = START_S * 1_000_000_000
 
