@@ -46,7 +46,7 @@ class BesidePackets:
 
     def arm(self) -> None:
         """Ask for next hops anew: a change may have moved them."""
-        self.mode.player.arm()
+        self.mode.arm()
 
     def begin(self, window: int) -> None:
         """Begin to send."""
@@ -66,7 +66,7 @@ class BesidePackets:
         found = packet_kpis(self.plan, result, seen.paths, seen.drops, self.run.run_id, window, role.value)
         table = found.kpis.assign(path=_paths(self.plan, found.kpis, atlas, self.configs))
         entry: dict[str, object] = {"window": window, "role": role.value}
-        entry |= {"not_arrived": dict(found.reasons), "kernels_spared": self.mode.spared()}
+        entry |= {"not_arrived": dict(found.reasons), "kernels_spared": self.mode.silence.spared()}
         self.reasons.append(entry)
         self.run.amend_json("run.json", {"packet_mode": {"flows": len(table), "windows": self.reasons}})
         self.run.write_table("packets", found.packets.assign(window=window, role=role.value), part=window)

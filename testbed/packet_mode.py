@@ -5,7 +5,7 @@ It knows no change and no verdict; what packets met is computed in `replay.packe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,15 +15,20 @@ from replay.packet_mode.sender import Timing
 from testbed.network.namespace import Namespace
 from testbed.network.next_hop import ways
 from testbed.network.promptness import Promptness, ask_promptness
-from testbed.silence import silenced, unanswered
+from testbed.silence import Silence, silenced, unanswered
 
 
 @dataclass(frozen=True, slots=True)
 class PacketMode:
-    """Packet mode made ready: its player, and what tells how many packets each end point's kernel was spared."""
+    """Packet mode made ready: its player, and the silence of its end points."""
 
     player: PacketPlayer
-    spared: Callable[[], dict[str, int]]
+    silence: Silence
+
+    def arm(self) -> None:
+        """Make ready for the next window, whatever a change did meanwhile; raises Unsupported, PacketPlayerFailed."""
+        self.silence.keep()
+        self.player.arm()
 
 
 @contextmanager
@@ -35,10 +40,10 @@ def packet_mode(
     Raises Unsupported where a node has no nftables, PacketPlayerFailed where one gives no packet socket.
     """
     with (
-        silenced(namespaces, unanswered(plan)) as spared,
+        silenced(namespaces, unanswered(plan)) as silence,
         player_of(namespaces, plan, timing) as player,
     ):
-        yield PacketMode(player, spared)
+        yield PacketMode(player, silence)
 
 
 def player_of(namespaces: Mapping[str, Namespace], plan: PacketPlan, timing: Timing | None = None) -> PacketPlayer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,19 +76,35 @@ def unanswered(plan: PacketPlan) -> dict[str, Unanswered]:
     return {node: what for node, what in wanted.items() if what}
 
 
-@contextmanager
-def silenced(
-    namespaces: Mapping[str, Namespace], wanted: Mapping[str, Unanswered]
-) -> Iterator[Callable[[], dict[str, int]]]:
-    """Keep these end points silent inside the block; yields what tells how many packets each has dropped so far.
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """End points that are kept silent; made by `silenced`."""
 
-    Every rule is read back.  Raises Unsupported where a node has no nftables, RevertFailed when the table stays.
+    namespaces: Mapping[str, Namespace]
+    wanted: Mapping[str, Unanswered]
+
+    def keep(self) -> None:
+        """Put the table back where a change took it away with everything else (`flush ruleset`); raises Unsupported."""
+        for node, what in self.wanted.items():
+            if not _is_there(self.namespaces[node]):
+                _apply(self.namespaces[node], what)
+
+    def spared(self) -> dict[str, int]:
+        """How many packets each end point's kernel has not seen, since its table was made."""
+        return {node: _dropped(space) for node in self.wanted if _is_there(space := self.namespaces[node])}
+
+
+@contextmanager
+def silenced(namespaces: Mapping[str, Namespace], wanted: Mapping[str, Unanswered]) -> Iterator[Silence]:
+    """Keep these end points silent inside the block; every rule is read back.
+
+    Raises Unsupported where a node has no nftables, RevertFailed when a table stays.
     """
     with ExitStack() as held:
         for node, what in wanted.items():
             _apply(namespaces[node], what)
             held.callback(_revert, namespaces[node])
-        yield lambda: {node: _dropped(namespaces[node]) for node in wanted}
+        yield Silence(namespaces, wanted)
 
 
 def _apply(namespace: Namespace, wanted: Unanswered) -> None:
@@ -113,12 +129,17 @@ def _apply(namespace: Namespace, wanted: Unanswered) -> None:
 
 def _revert(namespace: Namespace) -> None:
     try:
-        namespace.run(["nft", "delete", "table", "inet", TABLE])
-        left = namespace.run(["nft", "list", "tables"])
+        if _is_there(namespace):
+            namespace.run(["nft", "delete", "table", "inet", TABLE])
+        left = _is_there(namespace)
     except CommandFailed as failure:
         raise RevertFailed(f"the silence of {namespace.name}", str(failure)) from failure
-    if TABLE in left.split():
+    if left:
         raise RevertFailed(f"the silence of {namespace.name}", f"table {TABLE} is still there")
+
+
+def _is_there(namespace: Namespace) -> bool:
+    return TABLE in namespace.run(["nft", "list", "tables"]).split()
 
 
 def _listed(namespace: Namespace) -> list[dict[str, Any]]:

@@ -99,11 +99,11 @@ def met(shadow: Shadow, plan: PacketPlan, folder: Path, tapped=("outside", "web1
         Taps([Tap(name, spaces[name].net_fd) for name in tapped]) as taps,
         packet_mode(spaces, plan, timing) as mode,
     ):
-        mode.player.arm()
+        mode.arm()
         taps.start_window()
         result = mode.player.play(0, armed=True).wait(20)
         seen = taps.end_window({name: folder / f"{name}.pcap" for name in tapped})
-        spared = mode.spared()
+        spared = mode.silence.spared()
     found = packet_kpis(plan, result, seen.paths, seen.drops, "run", 0, "baseline")
     arrived, _ = read_frames([seen.paths["web1"]])
     return Met(
@@ -166,6 +166,26 @@ def test_without_silence_the_kernel_would_answer(tmp_path):
 
     seen = on_shadow(lab(tmp_path), tmp_path, job, ready=False)
     assert (seen["protocol"] == ICMP).any(), "nothing answered: then the silence proves nothing"
+
+
+def test_silence_comes_back_after_a_change_that_flushed_everything(tmp_path):
+    path = capture(tmp_path / "flows.pcap", both_ways(5))
+
+    def job(shadow):
+        spaces = {name: box.namespace for name, box in shadow.boxes.items()}
+        with packet_mode(spaces, plan_of(shadow, path), QUICK) as mode:
+            spaces["web1"].run(["nft", "flush", "ruleset"])
+            flushed = spaces["web1"].run(["nft", "list", "tables"])
+            mode.arm()
+            mode.player.play(0, armed=True).wait(20)
+            spared = mode.silence.spared()
+            spaces["outside"].run(["nft", "flush", "ruleset"])
+        return flushed, spared, spaces["web1"].run(["nft", "list", "tables"])
+
+    flushed, spared, left = on_shadow(lab(tmp_path), tmp_path, job, ready=False)
+    assert TABLE not in flushed
+    assert spared == {"outside": 5, "web1": 15}
+    assert TABLE not in left
 
 
 def test_odd_protocols_cross_a_firewall_both_ways_and_no_kernel_answers(tmp_path):
