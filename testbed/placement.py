@@ -45,9 +45,10 @@ def place(flows: pd.DataFrame, topology: Topology, captures: tuple[Path, ...]) -
     a flow silently not judged.
     """
     owners = _owners(flows, topology)
+    broadcasts = _broadcasts(topology)
     left_out: dict[str, str] = {}
     for flow_id, source_address, target_address, port in flows[ADDRESSES].to_numpy().tolist():
-        if _of_one_wire(source_address) or _of_one_wire(target_address):
+        if _of_one_wire(source_address) or _of_one_wire(target_address) or target_address in broadcasts:
             left_out[flow_id] = "multicast, broadcast or link-local"
             continue
         source = owners[source_address]
@@ -140,6 +141,12 @@ def _of_one_wire(text: str) -> bool:
     """Whether an address means something on one wire only, so that no session across the network has it as its end."""
     address = ip_address(text)
     return address.is_multicast or address.is_link_local or address.is_unspecified or text == "255.255.255.255"
+
+
+def _broadcasts(topology: Topology) -> frozenset[str]:
+    """The last address of every IPv4 network that has one for everybody on it."""
+    held = [own.network for node in topology.nodes for interface in node.interfaces for own in interface.addresses]
+    return frozenset(str(net.broadcast_address) for net in held if net.version == 4 and net.prefixlen < 31)
 
 
 def _owners(flows: pd.DataFrame, topology: Topology) -> dict[str, Node | None]:

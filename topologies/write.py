@@ -6,7 +6,7 @@ Every importer ends here. This file may not know where a topology came from, nor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,9 @@ from topologies import units
 from topologies.imported import Files
 from topologies.load import KNOWN_KINDS, LAB_FILE, Lab, load_lab
 from topologies.model import DEFAULT_MTU, Impairment, Interface, Link, Node, Route, Topology
+
+Remarks = Mapping[str, Sequence[str]]
+"""What is said about nodes, a line each, by node name."""
 
 _PLAIN = re.compile(
     r"[A-Za-z_][A-Za-z0-9_-]*"
@@ -32,6 +35,7 @@ def write_lab(
     folder: Path,
     captures: Mapping[str, bytes] | None = None,
     kinds: frozenset[str] = KNOWN_KINDS,
+    remarks: Remarks | None = None,
 ) -> Lab:
     """Write a lab into a folder that is empty or not there, and load it; InvalidLab when it is no valid lab.
 
@@ -44,7 +48,7 @@ def write_lab(
         if not writable(name):
             raise ValueError(f"a config of {node} cannot be named {name!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LAB_FILE).write_text(lab_text(topology), encoding="utf-8")
+    (folder / LAB_FILE).write_text(lab_text(topology, remarks), encoding="utf-8")
     for (node, name), content in files.items():
         _put(folder / "configs" / node / name, content)
     for name, content in (captures or {}).items():
@@ -65,15 +69,21 @@ def writable(name: str) -> bool:
     )
 
 
-def lab_text(topology: Topology) -> str:
-    """A topology as the text of its lab.yaml."""
+def lab_text(topology: Topology, remarks: Remarks | None = None) -> str:
+    """A topology as the text of its lab.yaml; `remarks` stand as comments above their nodes."""
     lines = [f"name: {_scalar(topology.name)}", "topology:", "  nodes:"]
     for node in topology.nodes:
+        lines += [f"    # {_remark(text)}" for text in (remarks or {}).get(node.name, ())]
         lines += _node(node)
     if topology.links:
         lines.append("  links:")
         lines += [f"    - {_flow(_link(link))}" for link in topology.links]
     return "\n".join(lines) + "\n"
+
+
+def _remark(text: str) -> str:
+    """One line of a comment, whatever the text."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _put(path: Path, content: bytes) -> None:

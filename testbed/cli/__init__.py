@@ -16,6 +16,7 @@ from testbed import __version__
 from testbed.cli.bench import bench
 from testbed.cli.doctor import doctor
 from testbed.cli.flows import flows
+from testbed.cli.infer import infer_command
 from testbed.cli.lab import lab
 from testbed.cli.lab_run import run
 from testbed.cli.model import model
@@ -38,7 +39,7 @@ def commands() -> None:
     """
 
 
-for command in (whatif, up, lab, report, bench, doctor, flows, model):
+for command in (whatif, up, lab, report, bench, doctor, flows, infer_command, model):
     commands.add_command(command)
 lab.add_command(run)
 
