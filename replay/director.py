@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay.child import Channel, ChildFailed, ask_real_time
+from replay.child import Channel, ChildFailed
 from replay.conversation import Conversation, Patience, Stage, TcpConversation
 from replay.effort import EffortMeter
 from replay.exchange import UdpExchange
 from replay.http_conversation import HttpConversation
 from replay.observed import Attempt, Notes
 from replay.played import ShardResult
+from replay.promptness import Promptness, ask_promptness
 from replay.reactor import Namespaces, Reactor
 from replay.schedule import TCP, FlowScript, Schedule
 from replay.servers import Listener, Servers
@@ -84,7 +85,7 @@ class Director:
 
     def run(self, channel: Channel) -> None:
         """Everything the child does until its parent is gone."""
-        realtime = ask_real_time(_REAL_TIME_PRIORITY)
+        realtime = ask_promptness(_REAL_TIME_PRIORITY) is Promptness.REAL_TIME
         self.reactor = Reactor()
         self.servers = Servers(self.reactor, self.namespaces, self._mates)
         for node in self.namespaces:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from replay.child import Channel, Child, ChildFailed, ChildOwner, ask_real_time, enter_namespace, libc
+from replay.child import Channel, Child, ChildFailed, ChildOwner, enter_namespace, libc
+from replay.promptness import ask_promptness
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -171,7 +172,7 @@ class _Listening:
 
     def run(self, channel: Channel) -> None:
         """Everything the child does until its parent is gone."""
-        ask_real_time(_REAL_TIME_PRIORITY)
+        ask_promptness(_REAL_TIME_PRIORITY)
         rings = [self._opened(tap) for tap in self._taps]
         waiting = select.epoll()
         waiting.register(channel.fileno(), select.EPOLLIN)

@@ -93,6 +93,18 @@ def noise_command(seconds: float, as_json: bool) -> int:
     return _told(bench_noise(seconds), as_json)
 
 
+@bench.command("replay", epilog="\b\nExample:\n  testbed bench replay --json")
+@click.option(
+    "--seconds", default=1.0, show_default=True, type=click.FloatRange(0.2, 30), help="Of traffic at every rate tried."
+)
+@AS_JSON
+def replay_command(seconds: float, as_json: bool) -> int:
+    """Find how many flows a second are re-enacted on time; references: uvloop and C doing the same exchange."""
+    from testbed.bench.replay.bench import bench_replay  # noqa: PLC0415  uvloop is imported only to be measured
+
+    return _told(bench_replay(seconds), as_json)
+
+
 @bench.command("packet", epilog="\b\nExample:\n  testbed bench packet --json")
 @click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(1, 60), help="Of packets.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the gaps.")
@@ -102,6 +114,37 @@ def packet_command(seconds: float, seed: int, as_json: bool) -> int:
     from testbed.bench.packet import bench_packet  # noqa: PLC0415  as above
 
     return _told(bench_packet(seconds, seed), as_json)
+
+
+@bench.command("judge", epilog="\b\nExample:\n  testbed bench judge --json\n  testbed bench judge --runs 2000")
+@click.option(
+    "--runs", default=400, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
+)
+@click.option("--pairs", default=8, show_default=True, type=click.IntRange(6, 16), help="Pairs of windows in a run.")
+@click.option("--flows", default=120, show_default=True, type=click.IntRange(12, 5000), help="Flows in a run.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything drawn.")
+@AS_JSON
+def judge_command(runs: int, pairs: int, flows: int, seed: int, as_json: bool) -> int:
+    """Count false alarms and finds on synthetic runs; references: percentage deviation, rank test, canary score."""
+    from testbed.bench.judge.bench import Sizes, bench_judge  # noqa: PLC0415  as above
+
+    return _told(bench_judge(Sizes(runs=runs, pairs=pairs, flows=flows), seed), as_json)
+
+
+@bench.command("ingest", epilog="\b\nExample:\n  testbed bench ingest --octets 1G --json")
+@click.option("--octets", default="1G", show_default=True, help="Size of the synthetic capture: 64M, 1G.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the synthetic capture.")
+@click.option("--packed", is_flag=True, help="Meter its gzip too, whose making takes a minute.")
+@AS_JSON
+def ingest_command(octets: str, seed: int, packed: bool, as_json: bool) -> int:
+    """Meter a large synthetic capture, with its peak memory; references: nfpcapd, and dpkt with a dictionary."""
+    from testbed.bench.ingest import bench_ingest, octets_of  # noqa: PLC0415  as above
+
+    try:
+        size = octets_of(octets)
+    except ValueError:
+        raise click.BadParameter(f"{octets!r} is no size between 1M and 64G", param_hint="--octets") from None
+    return _told(bench_ingest(size, seed, packed=packed), as_json)
 
 
 def _told(result: BenchResult, as_json: bool) -> int:

@@ -11,7 +11,8 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from replay.child import Channel, Child, ask_real_time, enter_namespace
+from replay.child import Channel, Child, enter_namespace
+from replay.promptness import ask_promptness
 from testbed.bench.replay.exchange import EXCHANGES, Load, Played
 from testbed.errors import CommandFailed
 
@@ -56,7 +57,7 @@ def play_c(program: Path, load: Load, client_fd: int, server_fd: int) -> Played:
 
 
 def _live(channel: Channel, program: Path, role: str, netns_fd: int, load: Load, start_ns: int) -> None:
-    ask_real_time(REAL_TIME_PRIORITY)
+    ask_promptness(REAL_TIME_PRIORITY)
     enter_namespace(netns_fd)
     given = (load.flows, load.flows_per_s, load.think_ns, load.request_octets, load.response_octets, EXCHANGES)
     place = (load.first_port, load.source, load.target, load.port, start_ns)

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 EXCHANGES = 4
+SPREAD = 2_654_435_761
+_SPREAD_BITS = 32
 PORTS_AN_ADDRESS = 50_000
 SETTLED = 0.2
 """The share of the lateness samples, from the start, in which a contender may still warm up."""
@@ -18,9 +20,10 @@ SETTLED = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One step of the bench: flows at an even pace, each side thinking `think_ns` before it speaks.
+    """One step of the bench: flows at a pace, each side thinking `think_ns` on average before it speaks.
 
-    The first request of a flow leaves as soon as it is connected; the client closes after the last response.
+    The first request of a flow leaves as soon as it is connected; the client closes after the last response. Moments
+    are irregular, as captured ones are, but the same in every run: round ones would suit some clocks by chance.
     """
 
     flows_per_s: float
@@ -40,7 +43,12 @@ class Load:
 
     def due_ns(self, number: int) -> int:
         """When a flow's SYN is due, after the step's start."""
-        return int(number * 1e9 / self.flows_per_s)
+        return int((number + (number * SPREAD % (1 << _SPREAD_BITS)) / (1 << _SPREAD_BITS)) * 1e9 / self.flows_per_s)
+
+    def think_of(self, number: int, turn: int) -> int:
+        """How long a side thinks before its message number `turn` of a flow: half to one and a half times the mean."""
+        place = (number * 2 * EXCHANGES + turn) * SPREAD % (1 << _SPREAD_BITS)
+        return self.think_ns // 2 + (place * self.think_ns >> _SPREAD_BITS)
 
     def source_of(self, number: int) -> tuple[str, int]:
         """The client's address and port of a flow."""

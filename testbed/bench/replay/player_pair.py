@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from replay.schedule import FORWARD, REVERSE, TCP, FlowScript, Message, Schedule
-from replay.session import Listener, Player, PlayResult
+from replay.session import Listener, Patience, Player, PlayResult
 from testbed.bench.replay.exchange import EXCHANGES, Load, Played
+
+PATIENCE = Patience(message_timeout_ns=500_000_000)
 
 
 def script(load: Load, number: int, node: str) -> FlowScript:
@@ -16,8 +18,9 @@ def script(load: Load, number: int, node: str) -> FlowScript:
     said = []
     for exchange in range(EXCHANGES):
         request = b"%012d" % number if exchange == 0 else b""
-        said.append(Message(FORWARD, load.think_ns if exchange else 0, request.ljust(load.request_octets, b"q")))
-        said.append(Message(REVERSE, load.think_ns, b"a" * load.response_octets))
+        think_ns = load.think_of(number, 2 * exchange) if exchange else 0
+        said.append(Message(FORWARD, think_ns, request.ljust(load.request_octets, b"q")))
+        said.append(Message(REVERSE, load.think_of(number, 2 * exchange + 1), b"a" * load.response_octets))
     return FlowScript(
         flow_id=f"f{number}",
         protocol=TCP,
@@ -33,11 +36,16 @@ def script(load: Load, number: int, node: str) -> FlowScript:
     )
 
 
-def play_ours(load: Load, namespaces: Mapping[str, int], client: str, server: str) -> tuple[Played, PlayResult]:
-    """Play a load between two nodes; raises PlayerFailed, TimeoutError."""
+def play_ours(
+    load: Load, namespaces: Mapping[str, int], client: str, server: str, shards: int | None = None
+) -> tuple[Played, PlayResult]:
+    """Play a load between two nodes, by so many processes (the player's own choice when None).
+
+    Raises PlayerFailed, TimeoutError.
+    """
     scripts = tuple(script(load, number, client) for number in range(load.flows))
     plan = Schedule(scripts, 1.0, int(load.seconds * 1e9))
-    with Player(plan, namespaces, [Listener(server, TCP, load.port)]) as player:
+    with Player(plan, namespaces, [Listener(server, TCP, load.port)], PATIENCE, shards=shards) as player:
         result = player.play(0).wait(load.seconds * 4 + 30)
     lateness = result.lateness["lateness_ns"].to_numpy(dtype=np.int64)
     return Played(lateness, int((result.attempts["error"] == "none").sum())), result

@@ -9,12 +9,14 @@ import asyncio
 import socket
 import time
 from collections.abc import Coroutine
+from itertools import count
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from replay.child import Channel, Child, ask_real_time, enter_namespace
+from replay.child import Channel, Child, enter_namespace
+from replay.promptness import ask_promptness
 from testbed.bench.replay.exchange import EXCHANGES, Load, Played
 
 LINGER_SECONDS = 3.0
@@ -41,7 +43,7 @@ def play_uvloop(load: Load, client_fd: int, server_fd: int) -> Played:
 def _live(channel: Channel, netns_fd: int, body: Coroutine[Any, Any, tuple[int, list[int]]]) -> None:
     import uvloop  # noqa: PLC0415  for the bench alone: not among what the product needs
 
-    ask_real_time(REAL_TIME_PRIORITY)
+    ask_promptness(REAL_TIME_PRIORITY)
     enter_namespace(netns_fd)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -52,10 +54,11 @@ def _live(channel: Channel, netns_fd: int, body: Coroutine[Any, Any, tuple[int, 
 class _Side(asyncio.Protocol):
     """What both sides do: count what arrives, think, speak."""
 
-    def __init__(self, wanted: int, payload: bytes, think_ns: int, lateness: list[int]) -> None:
+    def __init__(self, load: Load, number: int, wanted: int, payload: bytes, lateness: list[int]) -> None:
         self._whole = self._wanted = wanted
         self._payload = payload
-        self._think_ns = think_ns
+        self._load = load
+        self._number = number
         self._lateness = lateness
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -76,8 +79,9 @@ class _Side(asyncio.Protocol):
 
     def turn(self) -> None:
         """Think, then speak."""
-        self._due_ns = time.monotonic_ns() + self._think_ns
-        self._loop.call_later(self._think_ns / 1e9, self._speak)
+        think_ns = self._load.think_of(self._number, self.heard)
+        self._due_ns = time.monotonic_ns() + think_ns
+        self._loop.call_later(think_ns / 1e9, self._speak)
 
     def _speak(self) -> None:
         self._lateness.append(time.monotonic_ns() - self._due_ns)
@@ -86,8 +90,8 @@ class _Side(asyncio.Protocol):
 
 
 class _Client(_Side):
-    def __init__(self, load: Load, lateness: list[int]) -> None:
-        super().__init__(load.response_octets, b"q" * load.request_octets, load.think_ns, lateness)
+    def __init__(self, load: Load, number: int, lateness: list[int]) -> None:
+        super().__init__(load, number, load.response_octets, b"q" * load.request_octets, lateness)
         self.over: asyncio.Future[bool] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,7 +120,7 @@ async def _speak(channel: Channel, load: Load) -> tuple[int, list[int]]:
 
     async def flow(number: int) -> None:
         nonlocal finished
-        side = _Client(load, lateness)
+        side = _Client(load, number, lateness)
         await loop.create_connection(lambda: side, load.target, load.port, local_addr=load.source_of(number))
         if await side.over:
             finished += 1
@@ -141,11 +145,12 @@ async def _serve(channel: Channel, load: Load) -> tuple[int, list[int]]:
     loop = asyncio.get_running_loop()
     lateness: list[int] = []
     ended = 0
+    numbers = count()
     over = loop.create_future()
 
     class Served(_Side):
         def __init__(self) -> None:
-            super().__init__(load.request_octets, b"a" * load.response_octets, load.think_ns, lateness)
+            super().__init__(load, next(numbers), load.request_octets, b"a" * load.response_octets, lateness)
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
