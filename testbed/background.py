@@ -67,8 +67,8 @@ class InvalidLoad(ValueError):
 class Load:
     """What is asked for; source and target are empty where the testbed is to choose them.
 
-    `address` is whom the source speaks as, its own by the kernel's choice where empty: an edge stands for many clients,
-    and the way back may be known to theirs alone.
+    `speaks_as` and `speaks_to` are addresses of theirs, the kernel's choice where empty: an edge stands for many
+    clients, and the way back may be known to theirs alone.
     """
 
     rate_bps: int
@@ -77,7 +77,8 @@ class Load:
     protocol: str = "tcp"
     parallel: int = 1
     port: int = PORT
-    address: str = ""
+    speaks_as: str = ""
+    speaks_to: str = ""
 
     def __str__(self) -> str:
         streams = f" in {self.parallel} streams" if self.parallel > 1 else ""
@@ -181,7 +182,7 @@ class Background:
         self._held.callback(self._server.close)
         _wait_until_listening(self._server, self._target, load.port)
         kind = ("--udp",) if load.protocol == "udp" else ("--length", str(_BLOCK_OCTETS))
-        bind = ("--bind", load.address) if load.address else ()
+        bind = ("--bind", load.speaks_as) if load.speaks_as else ()
         each = max(1, load.rate_bps // load.parallel)
         self._client = _Program(
             self._source,

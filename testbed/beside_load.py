@@ -15,7 +15,7 @@ from testbed.beside import Part
 from testbed.paths import Atlas
 from testbed.shadow import Shadow
 from testbed.store import RunDirectory
-from topologies.model import Node, Topology
+from topologies.model import Topology
 
 ENDS = ("edge", "host")
 
@@ -71,9 +71,8 @@ def beside_load(shadow: Shadow, loads: Sequence[Load], run: RunDirectory) -> Ite
     """Background load on a shadow while the block lasts; whatever still runs at its end is ended by its id."""
     made = []
     for load in loads:
-        target = shadow.topology.node(load.target)
-        spaces = [shadow.boxes[name].namespace for name in (load.source, load.target)]
-        made.append(Background(load, spaces[0], spaces[1], own_address(target)))
+        source, target = (shadow.boxes[name].namespace for name in (load.source, load.target))
+        made.append(Background(load, source, target, load.speaks_to))
     beside = BesideLoad(made, run)
     try:
         yield beside
@@ -99,30 +98,26 @@ def placed_loads(written: Sequence[str], topology: Topology, flows: pd.DataFrame
         for name in (load.source, load.target):
             if name not in names:
                 raise InvalidLoad(text, f"with nodes out of {', '.join(names)}")
-        if load.source == load.target or not own_address(topology.node(load.target)):
-            raise InvalidLoad(text, "with two nodes, of which the second has an address")
-        load = replace(load, address=_client(topology, flows, load))
+        to = _address(topology, flows, load.target)
+        speaker = _address(topology, flows, load.source, 6 if ":" in to else 4)
+        if load.source == load.target or not to or not speaker:
+            raise InvalidLoad(text, "with two nodes that have addresses of one family")
+        load = replace(load, speaks_as=speaker, speaks_to=to)
         while any((load.target, load.port) == (other.target, other.port) for other in loads):
             load = replace(load, port=load.port + 1)
         loads.append(load)
     return loads
 
 
-def own_address(node: Node) -> str:
-    """The first address of a node, IPv4 before IPv6; empty when it has none."""
-    own = [a.ip for i in node.interfaces if i.name != "lo" for a in i.addresses]
-    return str(min(own, key=lambda ip: ip.version)) if own else ""
-
-
-def _client(topology: Topology, flows: pd.DataFrame, load: Load) -> str:
-    """The address of the load's source that begins most flows, of the target's family; empty when none was seen."""
-    version = 6 if ":" in own_address(topology.node(load.target)) else 4
-    seen = flows["source_address"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    for address in seen.index:
+def _address(topology: Topology, flows: pd.DataFrame, name: str, version: int | None = None) -> str:
+    """The address of a node that most flows have, else its first, IPv4 before IPv6; empty when it has none."""
+    seen = pd.concat([flows["source_address"], flows["destination_address"]]).value_counts()
+    for address in sorted(seen.index, key=lambda text: (-int(seen[text]), text)):
         owner = topology.owner(address)
-        if owner is not None and owner.name == load.source and (":" in address) == (version == 6):
+        if owner is not None and owner.name == name and version in (None, 6 if ":" in address else 4):
             return str(address)
-    return ""
+    own = [a.ip for i in topology.node(name).interfaces if i.name != "lo" for a in i.addresses]
+    return next((str(ip) for ip in sorted(own, key=lambda ip: ip.version) if version in (None, ip.version)), "")
 
 
 def _edge(topology: Topology, flows: pd.DataFrame) -> str:

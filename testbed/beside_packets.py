@@ -14,13 +14,13 @@ from replay.packet_mode.flows import address_text
 from replay.packet_mode.frames import NO_IP
 from replay.packet_mode.kpis import packet_kpis
 from replay.packet_mode.plan import PacketPlan
-from replay.packet_mode.player import PacketPlay, PacketResult
+from replay.packet_mode.player import PacketResult
 from replay.packet_mode.sender import REFUSED, SENT
 from replay.tap import Tapped
 from testbed.beside import Part
 from testbed.devices.base import Configs
 from testbed.measure import translator
-from testbed.packet_mode import PacketMode, packet_mode
+from testbed.packet_mode import PacketMode, Play, Sender, packet_mode
 from testbed.paths import Atlas, flow_path
 from testbed.shadow import Shadow
 from testbed.store import RunDirectory
@@ -41,7 +41,7 @@ class BesidePackets:
     configs: Mapping[str, Configs]
     run: RunDirectory
     reasons: list[dict[str, object]] = field(default_factory=list)
-    _play: PacketPlay | None = None
+    _play: Play | None = None
     _result: PacketResult | None = None
 
     def arm(self) -> None:
@@ -80,10 +80,12 @@ class BesidePackets:
 
 
 @contextmanager
-def beside_packets(shadow: Shadow, plan: PacketPlan, run: RunDirectory) -> Iterator[BesidePackets]:
+def beside_packets(
+    shadow: Shadow, plan: PacketPlan, run: RunDirectory, sender: Sender = Sender.OWN
+) -> Iterator[BesidePackets]:
     """Packet mode on a shadow while the block lasts; raises Unsupported, PacketPlayerFailed."""
     namespaces = {name: box.namespace for name, box in shadow.boxes.items()}
-    with packet_mode(namespaces, plan) as mode:
+    with packet_mode(namespaces, plan, sender=sender) as mode:
         yield BesidePackets(plan, mode, shadow.configs, run)
 
 

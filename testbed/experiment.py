@@ -94,7 +94,10 @@ def run(
             shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs", seed=plan.seed))
             player = world.enter_context(_player(case, shadow, survey))
             taps = world.enter_context(_taps(shadow))
-            packets = [world.enter_context(beside_packets(shadow, plan, directory)) for plan in _packet_plans(case)]
+            packets = [
+                world.enter_context(beside_packets(shadow, sent, directory, case.manner.sender))
+                for sent in _packet_plans(case)
+            ]
             load = world.enter_context(beside_load(shadow, case.background, directory))
         with clock.stretch("converge_s"):
             shadow.wait_ready(READY_SECONDS, lambda reason: experiment.say("converge", f"waiting for {reason}"))

@@ -16,6 +16,7 @@ import pandas as pd
 from replay.packet_mode.flows import MALFORMED, NO_FLOW, Assigned, of_flows, together, without_session
 from replay.packet_mode.frames import Frames, read_frames
 from replay.packet_mode.plan import PacketPlan, planned
+from testbed.packet_mode import Sender
 from testbed.placement import END_POINTS
 from topologies.model import Topology
 
@@ -29,6 +30,15 @@ class Mode(StrEnum):
     SESSION = "session"
     PACKET = "packet"
     AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How flows are replayed, who sends what goes as packets, and the loads beside them as they were written."""
+
+    mode: Mode = Mode.SESSION
+    sender: Sender = Sender.OWN
+    background: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

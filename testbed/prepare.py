@@ -5,7 +5,7 @@ It starts nothing and opens no socket, so bad input is told in a second with not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
-from testbed.packet_flows import Mode, mixed
+from testbed.packet_flows import Manner, mixed
 from testbed.placement import Placed, node_of, place
 from testbed.policy import ClassRule, Policy, read_policy
 from topologies.load import Lab
@@ -32,6 +32,7 @@ from topologies.sources import Opened, opened
 CUT_SHORT = ("truncated_record", "truncated_compression")
 PLACED = "files/"
 """Any node may have files put where its own path says: `files/etc/motd` is its /etc/motd."""
+ORDINARY = Manner()
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 
@@ -50,8 +51,8 @@ class Case:
     skipped: Mapping[str, int]
     configs: Mapping[str, Configs]
     packets: PacketPlan | None = None
-    mode: Mode = Mode.SESSION
     background: tuple[Load, ...] = ()
+    manner: Manner = ORDINARY
 
     @property
     def flows(self) -> pd.DataFrame:
@@ -90,8 +91,7 @@ def prepared(
     captures: tuple[Path, ...] = (),
     policy: Path | None = None,
     speed: float | None = None,
-    mode: Mode = Mode.SESSION,
-    background: Sequence[str] = (),
+    manner: Manner = ORDINARY,
 ) -> Case:
     """Read and check everything; raises InvalidInput with file, line, found and expected, or InvalidLoad."""
     edit = read_change(lab, change, lambda node: devices[node.kind].reads)
@@ -105,7 +105,7 @@ def prepared(
         raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
     if sum(traffic.skipped[reason] for reason in CUT_SHORT):
         _refuse_truncated(files)
-    carried = mixed(files, traffic.flows, mode, lab.topology)
+    carried = mixed(files, traffic.flows, manner.mode, lab.topology)
     if carried.flows.empty:
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
     flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
@@ -138,8 +138,8 @@ def prepared(
         dict(traffic.skipped),
         {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes},
         packets,
-        mode,
-        tuple(placed_loads(background, lab.topology, placed.flows)),
+        tuple(placed_loads(manner.background, lab.topology, placed.flows)),
+        manner,
     )
 
 

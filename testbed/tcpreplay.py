@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,24 +59,23 @@ def tcpreplay_version() -> Version:
     return found
 
 
-def require_punctual(found: Version) -> None:
+def require_punctual(found: Version, needed: Version = NEEDED) -> None:
     """Refuse a version that cannot keep a window's time; raises Unsupported."""
-    if found < NEEDED:
+    if found < needed:
         raise Unsupported(
-            f"tcpreplay {_text(found)} as a sender: before {_text(NEEDED)} it ends 10 s of capture 560 to 790 ms late",
-            f"install {_text(NEEDED)} or newer, or let packet mode send by itself (the default)",
+            f"tcpreplay {_text(found)} as a sender: before {_text(needed)} it ends 10 s of capture 560 to 790 ms late",
+            f"install {_text(needed)} or newer, or let packet mode send by itself (the default)",
         )
 
 
-def one_sided(program: Program, folder: Path) -> dict[tuple[str, int], Path]:
-    """A capture for each interface that a program sends from, its times those of the schedule from 0."""
+def one_sided(program: Program, folder: Callable[[str], Path]) -> dict[tuple[str, int], Path]:
+    """A capture for each interface that a program sends from, in its node's folder, its times those of the plan."""
     written = {}
     for number, (node, index) in enumerate(program.ports):
-        rows = np.flatnonzero(program.port == number)
-        path = folder / f"{node}.{index}.sent.pcap"
+        path = folder(node) / f"packets.{number}.pcap"
         with path.open("wb") as file:
             file.write(_PCAP_HEADER)
-            for row in rows.tolist():
+            for row in np.flatnonzero(program.port == number).tolist():
                 at, octets = int(program.at[row]), int(program.length[row])
                 file.write(struct.pack("<IIII", *divmod(int(program.due_ns[row]), 10**9), octets, octets))
                 file.write(program.octets[at : at + octets])
@@ -84,16 +85,18 @@ def one_sided(program: Program, folder: Path) -> dict[tuple[str, int], Path]:
 
 @contextmanager
 def replaying(
-    namespaces: Mapping[str, Namespace],
-    interfaces: Mapping[tuple[str, int], str],
-    captures: Mapping[tuple[str, int], Path],
+    namespaces: Mapping[str, Namespace], captures: Mapping[tuple[str, int], Path]
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """One tcpreplay an interface, started together; what still runs when the block ends is ended by its id."""
+    """One tcpreplay an interface, started together; what still runs when the block ends is ended by its id.
+
+    `captures`: a path that the node sees, by node and number of the interface.
+    """
     with ExitStack() as held:
         started = []
         for (node, index), path in captures.items():
             namespace = namespaces[node]
-            argv = ["tcpreplay", "--timer=nano", f"--intf1={interfaces[node, index]}", str(path)]
+            interface = namespace.inside(partial(socket.if_indextoname, index))
+            argv = ["tcpreplay", "--timer=nano", f"--intf1={interface}", str(path)]
             process = subprocess.Popen(
                 namespace.argv(argv),
                 stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from replay.columns import Int64
 from replay.kpis import KPI_COLUMNS
 from replay.packet_mode.flows import packed_address
 from replay.packet_mode.losses import ARRIVED, BY_NETWORK, reasons
@@ -48,11 +49,12 @@ def packet_kpis(
 ) -> PacketKpis:
     """What one window's packets met between their end points' taps."""
     found = matched(plan, result.program, taps)
+    late = _lateness(result, found.passages)
     told = found.passages.assign(
         reason=reasons(found.passages, result.program, result.fate, tap_drops),
         reordered=reordered(found.passages),
         sent=result.left_ns > 0,
-        lateness_ns=np.maximum(result.left_ns - result.started_ns - result.program.due_ns, 0),
+        lateness_ns=np.maximum(late, 0),
     )
     told["delay_ns"] = _delays(told)
     by_direction = _by_direction(plan, told)
@@ -61,6 +63,16 @@ def packet_kpis(
         for reason, count in reasons_left.items():
             counts[reason] = counts.get(reason, 0) + count
     return PacketKpis(_rows(plan, result, told, by_direction, found, (run_id, window, role)), by_direction, counts)
+
+
+def _lateness(result: PacketResult, passages: pd.DataFrame) -> Int64:
+    """How late each frame left; by the sending tap, from the first one on, where the sender does not tell."""
+    due = result.program.due_ns
+    if result.stamped:
+        return np.asarray(result.left_ns - result.started_ns - due, np.int64)
+    moved = passages["sent_ns"].to_numpy(dtype=np.int64) - due
+    tapped = passages["sent_ns"].to_numpy() != UNSEEN
+    return np.where(tapped, moved - moved[tapped].min(initial=moved.max(initial=0)), 0)
 
 
 def _delays(told: pd.DataFrame) -> pd.Series[float]:

@@ -31,7 +31,8 @@ class PacketResult:
     """What one window's packet mode did; every moment is CLOCK_REALTIME, as the taps' stamps are.
 
     `left_ns` is when each frame of the program was handed to the kernel (0: never), `fate` an index into
-    `replay.packet_mode.sender.FATES`.
+    `replay.packet_mode.sender.FATES`. Where frames were not stamped as they left, `left_ns` is the plan's and only
+    the taps know better.
     """
 
     window: int
@@ -42,6 +43,7 @@ class PacketResult:
     fate: UInt8
     cpu_ns: int
     realtime: bool
+    stamped: bool = True
 
     @property
     def lateness_ns(self) -> Int64:

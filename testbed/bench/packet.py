@@ -15,7 +15,7 @@ import numpy as np
 
 from replay.packet_mode.flows import without_session
 from replay.packet_mode.frames import Frames, read_frames
-from replay.packet_mode.plan import PacketPlan, Program, planned, program
+from replay.packet_mode.plan import PacketPlan, planned, program
 from replay.packet_mode.sender import Timing
 from replay.tap import Tap, Taps
 from testbed.bench.result import BenchResult, Reference
@@ -145,19 +145,15 @@ def _ours(spaces: dict[str, Namespace], plan: PacketPlan) -> tuple[Kept, bool]:
 
 def _theirs(spaces: dict[str, Namespace], plan: PacketPlan) -> Kept:
     sent = program(plan, ways(spaces, plan.hops()))
-    captures = _inside(spaces, sent)
+    # a node's /run is its own, and the supervisor sees it under the node's home
+    written = one_sided(sent, lambda node: spaces[node].home / "run")
+    captures = {port: Path("/run") / path.name for port, path in written.items()}
 
     def send() -> None:
-        with replaying(spaces, dict.fromkeys(captures, "eth0"), captures) as started:
+        with replaying(spaces, captures) as started:
             result_of(started[0], _TCPREPLAY_SECONDS)
 
     return _received(spaces, plan, send)
-
-
-def _inside(spaces: dict[str, Namespace], sent: Program) -> dict[tuple[str, int], Path]:
-    """The captures that tcpreplay sends, by their paths inside the node, whose /run is its own."""
-    folder = spaces["left"].home / "run"
-    return {port: Path("/run") / path.name for port, path in one_sided(sent, folder).items()}
 
 
 def _fastest(spaces: dict[str, Namespace]) -> float:

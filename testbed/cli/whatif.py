@@ -18,7 +18,8 @@ from analysis.verdict import Verdict
 from testbed.background import InvalidLoad
 from testbed.devices.registry import known_devices
 from testbed.experiment import Clock, Outcome, run
-from testbed.packet_flows import Mode
+from testbed.packet_flows import Manner, Mode
+from testbed.packet_mode import Sender
 from testbed.plan import Plan
 from testbed.prepare import Case, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
@@ -53,6 +54,13 @@ NOT_RESTORED = 4
     help="Replay over sockets, as packets, or as packets what no socket can replay (auto).",
 )
 @click.option(
+    "--sender",
+    type=click.Choice([sender.value for sender in Sender]),
+    default=Sender.OWN.value,
+    show_default=True,
+    help="Who sends packets: packet mode itself, or tcpreplay 4.5.3 or newer.",
+)
+@click.option(
     "--background",
     multiple=True,
     metavar="LOAD",
@@ -74,6 +82,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     baseline: int | None,
     treatment: int | None,
     mode: str,
+    sender: str,
     background: tuple[str, ...],
     seed: int,
     preflight_only: bool,
@@ -92,7 +101,9 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     with clock.stretch("validate_s"), _imported(runs) as work:
         opened = open_lab(lab, work, devices)
         try:
-            case = prepared(opened.lab, change, devices, capture, policy, speed, Mode(mode), background)
+            case = prepared(
+                opened.lab, change, devices, capture, policy, speed, Manner(Mode(mode), Sender(sender), background)
+            )
         except InvalidLoad as expected:
             raise click.BadParameter(str(expected), param_hint="--background") from None
     plan = Plan(
