@@ -1,8 +1,9 @@
 """The pcap format: octets to records, as far as they are whole. Knows nothing of files, packing or packet headers.
 
-A record that claims more than the snaplen and 256 KiB is damaged. Reading goes on where two headers in a row are
-plausible: lengths possible, a fraction below a second, within a day of the last good record. Format:
-draft-ietf-opsawg-pcap.
+A record is damaged that claims more than the snaplen and 256 KiB, that has a second or more as its fraction or more
+octets than passed on the wire (unless the file's first record is so too), or that leaps by more than a day with no
+possible record after it. Reading goes on where two headers in a row are plausible: lengths possible, a fraction below
+a second, within a day of the last good record. Format: draft-ietf-opsawg-pcap.
 """
 
 from __future__ import annotations
@@ -40,18 +41,22 @@ class Pcap(RecordFormat):
         order: Literal["little", "big"] = "little" if self._order == "<" else "big"
         snaplen, link_type = (int.from_bytes(header[at : at + 4], order) for at in (16, 20))
         self._link_type = np.array(link_type & 0xFFFF, np.int64)
+        self._fractions = 1_000_000_000 // self._fraction_ns
         self._limit = min(max(snaplen, _LEAST_LIMIT_OCTETS), _MOST_LIMIT_OCTETS)
         self._last_s: int | None = None
+        self._final = False
+        self._habits: tuple[bool, bool] | None = None
 
     def links(self, data: UInt8, begin: int, end: int, final: bool) -> Links:
         """A plausible record is within a day of the last good one, possible in itself, and so is the one after it."""
+        self._final = final
         words = overlapping_words(data, self._order)
         near = self._last_s
         if near is None and not self.lost and begin < len(words):
             near = int(words[begin])
         earliest = np.uint32(max((near or 0) - _DAY_S, 1))
         span = np.uint32(2 * _DAY_S if near else 0xFFFFFFFE)
-        fractions = 1_000_000_000 // self._fraction_ns
+        fractions = self._fractions
 
         def looks(first: UInt32) -> Bool:
             possible: Bool = (first.astype(np.uint32) - earliest) <= span
@@ -81,8 +86,11 @@ class Pcap(RecordFormat):
         headers = overlapping(data, 16)[at].view(f"{self._order}u4").reshape(-1, 4)
         seconds, fraction, captured, wire = (headers[:, place].astype(np.int64) for place in range(4))
         wrong = (captured > self._limit) | ((seconds | fraction | captured | wire) == 0)
+        wrong |= self._against_habits(fraction >= self._fractions, (captured > wire) | (wire == 0))
         following = at + self._header_octets + captured
-        bad = np.flatnonzero(wrong | (following > end))
+        cut = following > end
+        self._judge_leaps(data, seconds, following, end, wrong, cut)
+        bad = np.flatnonzero(wrong | cut)
         count = int(bad[0]) if len(bad) else len(at)
         rest = int(at[count]) if len(bad) else int(following[-1]) if len(at) else begin
         good = slice(0, count)
@@ -99,3 +107,26 @@ class Pcap(RecordFormat):
         if len(bad) and wrong[count]:
             return records, rest, Stop.WRONG
         return records, rest, Stop.WALKED if rest >= until else Stop.CUT
+
+    def _judge_leaps(self, data: UInt8, seconds: Int64, following: Int64, end: int, wrong: Bool, cut: Bool) -> None:
+        """A record more than a day from the one before is believed when the one after it is possible in itself."""
+        before = np.append(seconds[:1] if self._last_s is None else self._last_s, seconds[:-1])[: len(seconds)]
+        leaps = np.flatnonzero((np.abs(seconds - before) > _DAY_S) & ~wrong & ~cut)
+        if not len(leaps):
+            return
+        after = following[leaps]
+        there = after + self._header_octets <= end
+        if not self._final:
+            cut[leaps[~there]] = True
+        words = overlapping_words(data, self._order)
+        fraction, captured, wire = (words[np.minimum(after, end) + at].astype(np.int64) for at in (4, 8, 12))
+        unusual = (fraction >= self._fractions) | (captured > wire) | (captured > self._limit) | (wire == 0)
+        wrong[leaps[there & unusual]] = True
+
+    def _against_habits(self, odd_fraction: Bool, odd_wire: Bool) -> Bool:
+        """What is wrong unless the writer does it from its first record on: some put nanoseconds into microseconds."""
+        if self._habits is None and len(odd_fraction):
+            self._habits = bool(odd_fraction[0]), bool(odd_wire[0])
+        usual_fraction, usual_wire = self._habits or (False, False)
+        wrong: Bool = (odd_fraction & (not usual_fraction)) | (odd_wire & (not usual_wire))
+        return wrong

@@ -69,6 +69,7 @@ class RecordFormat(ABC):
                 skipped["damaged_record"] += 1
                 self.lost = True
                 begin += 1
+                links = self.links(data, begin, end, final)
             elif stop is Stop.CUT:
                 if not final:
                     break

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from pathlib import Path
 
 import pytest
 from scapy.all import GRE, ICMP, IP, TCP, UDP, VXLAN, Dot1Q, Ether, IPv6, Raw, fragment
@@ -11,10 +13,12 @@ from scapy.contrib.geneve import GENEVE
 from scapy.contrib.gtp import GTP_U_Header, GTPPDUSessionContainer
 from scapy.contrib.mpls import MPLS
 
+from replay.meter import read_traffic
 from replay.packets import PacketStream, read_packets
-from tests.replay.capture_files import MACS, pcap
+from tests.replay.capture_files import MACS, pcap, stored
 from tests.replay.test_packet_stream import chunked, rows
 
+GOLDEN = json.loads((Path(__file__).parent / "golden_conversations.json").read_text())
 ETHER = Ether(**MACS)
 OUTER, OUTER_6 = IP(src="192.0.2.1", dst="192.0.2.2"), IPv6(src="2001:db8::1", dst="2001:db8::2")
 TALK = TCP(sport=40000, dport=443, seq=7, flags="PA") / Raw(b"payload")
@@ -75,6 +79,13 @@ def test_the_packet_inside_replaces_the_one_outside(tmp_path, name):
     assert packets.ip_octets[0] == len(INSIDE if packets.version[0] == 4 else INSIDE_6)
     at = packets.payload_offset[1]
     assert packets.data[at : at + 7].tobytes() == b"payload"
+
+
+@pytest.mark.parametrize("name", [name for name, golden in GOLDEN.items() if "inner" in golden])
+def test_the_flows_inside_of_public_captures_are_the_conversations_that_tshark_counts_there(name):
+    traffic = read_traffic([stored(name)], inner=True)
+    protocols = traffic.flows["protocol"].tolist()
+    assert {"tcp": protocols.count(6), "udp": protocols.count(17)} == GOLDEN[name]["inner"]
 
 
 def test_without_the_option_the_outer_packet_is_told(tmp_path):
