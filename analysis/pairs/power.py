@@ -1,83 +1,101 @@
 """The smallest effect that a run would find four times out of five, told before it starts, and how many pairs fit.
 
-The very test is simulated: its critical value depends on how many hypotheses move together, which no formula knows.
-May not know tables or verdicts.
+The very test is simulated with the noise of windows that were played as is: its critical value depends on how many
+hypotheses there are and how they move together, which no formula knows. May not know tables or verdicts.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.pairs.design import FLOOR, alphas
-from analysis.pairs.signflip import PRIOR_WEIGHT, Block, exceeded_by, flips, largest_by_chance
+from analysis.pairs.hierarchy import Level, Subject
+from analysis.pairs.margins import percent
+from analysis.pairs.signflip import Block, flips, needed_worsening
+from analysis.verdict import Json
 
 Floats = npt.NDArray[np.float64]
 
 POWER = 0.8
-_DRAWS, _LEAST_DRAWS = 300, 30
-_CELLS = 30_000_000
+_DRAWS, _LEAST_DRAWS = 300, 20
+_CELLS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """What the power depends on, of one KPI on one level.
+class Smallest:
+    """The smallest worsening of one KPI of one subject that is found with a probability of 80 %.
 
-    `pair_sd` is the standard deviation of a difference within a pair; it and `margin` are on the KPI's scale. So many
-    `hypotheses` of the family are tested at once; `shared` is the share of their variance that they have in common.
+    `worsening` and `margin` are on the KPI's scale; `worsening` is infinite with too few pairs to find anything.
     """
 
-    pair_sd: float
+    level: Level
+    subject: Subject
+    worsening: float
     margin: float
-    hypotheses: int
-    shared: float = 0.0
+
+    @property
+    def change_percent(self) -> float:
+        """As a change of the KPI in percent, with the sign of a worsening; of the odds, for a ratio."""
+        return percent(self.level.kpi, self.worsening) if math.isfinite(self.worsening) else math.inf
+
+    def to_json(self) -> dict[str, Json]:
+        """As it is told before a run starts."""
+        return {
+            "kpi": self.level.kpi.name,
+            "tail": self.level.tail,
+            "scope": self.subject.scope.value,
+            "subject": self.subject.name,
+            "smallest_effect_percent": None if math.isinf(self.worsening) else float(f"{self.change_percent:.4g}"),
+            "margin_percent": float(f"{percent(self.level.kpi, self.margin):.4g}"),
+        }
 
 
-def smallest_effect(noise: Noise, pairs: int, alpha: float, seed: int, multiplier: float = 1.0) -> float:
-    """The worsening (on the KPI's scale) of one hypothesis that is called inferior with a probability of 80 %.
+def smallest_effects(levels: Sequence[Level], pairs: int, alpha: float, seed: int) -> tuple[Smallest, ...]:
+    """What `pairs` pairs would find of a family at `alpha`, given that family between windows played as is.
 
-    Each draw of normal noise gives the worsening at which the test would just have answered; the 80 % quantile of those
-    is the smallest effect. `alpha` is the family's. Infinite with too few pairs to reach alpha.
+    Each draw of normal noise as large and as shared as the family's own gives, for every hypothesis, the worsening at
+    which the test would just have answered; the 80 % quantile of those is the smallest effect.
     """
     if alpha < 0.5**pairs:
-        return math.inf
+        return tuple(
+            Smallest(level, subject, math.inf, float(margin))
+            for level in levels
+            for subject, margin in zip(level.subjects, level.block.margins, strict=True)
+        )
     random = np.random.default_rng(seed)
     signs = flips(pairs, seed)
-    needed = []
-    cells = len(signs) * noise.hypotheses
-    for _ in range(int(np.clip(_CELLS // cells, _LEAST_DRAWS, _DRAWS))):
-        own = random.standard_normal((noise.hypotheses, pairs)) * math.sqrt(1 - noise.shared)
-        drawn = noise.pair_sd * (own + random.standard_normal(pairs) * math.sqrt(noise.shared))
-        block = Block(drawn, np.full(len(drawn), noise.margin), np.ones(len(drawn)))
-        critical = exceeded_by(largest_by_chance([block], signs), alpha)
-        needed.append(noise.margin + critical / multiplier * _error(drawn) - float(drawn[0].mean()))
-    return float(np.quantile(needed, POWER))
+    noises = [_Noise.of(level.block) for level in levels]
+    cells = len(signs) * max(sum(len(level.subjects) for level in levels), 1)
+    drawn = [
+        needed_worsening([noise.drawn(pairs, random) for noise in noises], signs, alpha)
+        for _ in range(int(np.clip(_CELLS // cells, _LEAST_DRAWS, _DRAWS)))
+    ]
+    found = []
+    for number, level in enumerate(levels):
+        needed = np.quantile(np.array([draw[number] for draw in drawn]), POWER, axis=0)
+        for subject, worsening, margin in zip(level.subjects, needed, level.block.margins, strict=True):
+            found.append(Smallest(level, subject, float(worsening), float(margin)))
+    return tuple(found)
 
 
-def family_alpha(pairs: int, alpha: float, *, single_flow: bool) -> float:
-    """The part of alpha that single flows, or groups of flows, are tested at."""
-    flow_alpha, group_alpha = alphas(pairs, alpha)
-    return flow_alpha if single_flow else group_alpha
-
-
-def pair_sd(windows: Floats) -> Floats:
-    """From windows played as is (a row a hypothesis, a column a window, on the KPI's scale): the noise of a pair.
-
-    From neighbours' differences, because a drift that pairs would cancel must not count. ValueError below two windows.
-    """
-    if windows.shape[1] < 2:
-        raise ValueError(f"found {windows.shape[1]} windows, expected at least 2 to know the noise")
-    steps = np.diff(windows, axis=1)
-    return np.asarray(np.sqrt(np.nanmean(steps**2, axis=1)))
+def per_kpi(found: Sequence[Smallest]) -> Mapping[str, tuple[Smallest, Smallest]]:
+    """By KPI the subject that is seen best and the one that is seen worst; the slowest tenth apart from its class."""
+    best: dict[str, tuple[Smallest, Smallest]] = {}
+    for one in sorted(found, key=lambda one: (one.worsening, one.subject.name)):
+        name = one.level.kpi.name + (" of the slowest tenth" if one.level.tail else "")
+        best[name] = (best[name][0] if name in best else one, one)
+    return best
 
 
 def pairs_within(budget_s: float, window_s: float, switch_s: float, warmup_s: float, *, control: bool = True) -> int:
-    """How many pairs fit into a budget of seconds; less than the floor means that the budget decides nothing.
+    """How many pairs fit into a budget of seconds; fewer than the floor decide nothing.
 
     A pair is a window of A, of B and (with `control`) of A', and the change made and taken back, `switch_s` each.
+    ValueError when a pair would take no time.
     """
     one = window_s * (3 if control else 2) + 2 * switch_s
     if one <= 0:
@@ -85,14 +103,30 @@ def pairs_within(budget_s: float, window_s: float, switch_s: float, warmup_s: fl
     return max(0, int((budget_s - warmup_s) // one))
 
 
-def enough(pairs: int) -> bool:
-    """Whether so many pairs can decide anything."""
-    return pairs >= FLOOR
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """How a block varies where nothing is changed: standard deviations, and how much of the variance is in common."""
 
+    deviations: Floats
+    shared: float
+    margins: Floats
+    multipliers: Floats
 
-def _error(drawn: Floats) -> float:
-    """The moderated standard error of the first hypothesis."""
-    variance = drawn.var(axis=1, ddof=1)
-    freedom = drawn.shape[1] - 1
-    moderated = (PRIOR_WEIGHT * float(np.median(variance)) + freedom * float(variance[0])) / (PRIOR_WEIGHT + freedom)
-    return math.sqrt(moderated / drawn.shape[1])
+    @classmethod
+    def of(cls, block: Block) -> _Noise:
+        counts = np.isfinite(block.worse).sum(axis=1)
+        squares = np.where(np.isfinite(block.worse), block.worse, 0.0) ** 2
+        deviations = np.sqrt(squares.sum(axis=1) / np.maximum(counts, 1))
+        moving = deviations > 0
+        rows = int(moving.sum())
+        shared = 0.0
+        if rows > 1:
+            with_zeros = np.where(np.isfinite(block.worse), block.worse, 0.0)[moving]
+            together = float(np.mean((with_zeros / deviations[moving, None]).mean(axis=0) ** 2))
+            shared = float(np.clip((together - 1 / rows) / (1 - 1 / rows), 0.0, 1.0))
+        return cls(deviations, shared, block.margins, block.multipliers)
+
+    def drawn(self, pairs: int, random: np.random.Generator) -> Block:
+        own = random.standard_normal((len(self.deviations), pairs)) * math.sqrt(1 - self.shared)
+        together = random.standard_normal(pairs) * math.sqrt(self.shared)
+        return Block((own + together) * self.deviations[:, None], self.margins, self.multipliers)

@@ -80,10 +80,16 @@ def answers(blocks: Sequence[Block], signs: Floats, alpha: float) -> tuple[Answe
     return tuple(block.answers(by_chance, width, block.not_more(signs)) for block in prepared)
 
 
-def largest_by_chance(blocks: Sequence[Block], signs: Floats) -> Floats:
-    """The largest statistic of a whole family under every flip, the first being the one observed."""
+def needed_worsening(blocks: Sequence[Block], signs: Floats, alpha: float) -> tuple[Floats, ...]:
+    """How much worse each hypothesis, alone, would have had to be in every pair to be called inferior at `alpha`."""
     prepared = [_Prepared.of(block) for block in blocks]
-    return _largest([(block, block.beyond) for block in prepared], signs)
+    critical = exceeded_by(_largest([(block, block.beyond) for block in prepared], signs), alpha)
+    needed = []
+    for block in prepared:
+        mean = mean_of(block.worse, block.counts)
+        error = np.sqrt(block.variance((block.worse**2).sum(axis=1), mean) / block.counts)
+        needed.append(np.asarray(block.margins + critical * error / block.multipliers - mean))
+    return tuple(needed)
 
 
 def exceeded_by(statistics: Floats, alpha: float) -> float:

@@ -108,7 +108,7 @@ def windows(size: Size, model: NoiseModel, truth: Truth, seed: int) -> Windows:
     of_class = random.normal(0, CLASS_SD, (size.classes, count))[classes]
     changed = np.array([one.arm is Arm.CHANGED for one in placed])
     hit = np.zeros((size.flows, count), dtype=bool)
-    hit[np.ix_(list(truth.flows), np.flatnonzero(changed))] = True
+    hit[np.ix_(np.array(truth.flows, dtype=np.int64), np.flatnonzero(changed))] = True
     level = own[:, None] + common + of_class + FLOW_SD * _noise(model, (size.flows, count), random)
     level = level + np.where(hit, np.log(truth.delay), 0.0)
     delays = np.exp(level[:, :, None] + random.normal(0, MESSAGE_SD, (size.flows, count, MESSAGES)))
