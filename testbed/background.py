@@ -178,7 +178,7 @@ class Background:
                 f"iperf3 on {self._target.name} to listen on port {load.port}", "somebody else listens there"
             )
         quiet = ("--json", "--interval", "0")
-        self._server = _Program(self._target, [path, "--server", *port, "--one-off", *quiet])
+        self._server = _Program(self._target, [path, "--server", "--bind", self._address, *port, "--one-off", *quiet])
         self._held.callback(self._server.close)
         _wait_until_listening(self._server, self._target, load.port)
         kind = ("--udp",) if load.protocol == "udp" else ("--length", str(_BLOCK_OCTETS))
