@@ -119,7 +119,7 @@ def test_what_is_no_capture_vanishes_or_is_cut_off_is_counted(tmp_path):
     writer = Writer(
         tmp_path,
         lambda: writer.append("a", pcap([]) + records(range(10))[:-3]),
-        lambda: (tmp_path / "empty").unlink(),
+        (tmp_path / "empty").unlink,
     )
     seen, stream = writer.followed()
     assert seen == list(range(9))
