@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
@@ -54,6 +56,11 @@ class BesideLoad:
             if load.carried is not None:
                 entry = {"window": window, "role": role.value, "load": str(load.load), **load.carried.record()}
                 self.windows.append(entry)
+                if not load.carried.reached:
+                    told = f"{role.value} window {window}: {load.load}: {load.carried.told()}"
+                    self.run.append_event(
+                        datetime.now(UTC).isoformat(timespec="milliseconds"), "background", {"what": told}
+                    )
         self._write()
         return Part()
 
@@ -64,6 +71,18 @@ class BesideLoad:
             "windows": self.windows,
         }
         self.run.amend_json("run.json", {"background": record})
+
+
+def unreached(record: Mapping[str, Any]) -> list[str]:
+    """For people, the loads of a run.json that were not reached, window by window."""
+    windows = record.get("background", {}).get("windows", [])
+    return [_shortfall(each) for each in windows if not each["reached"]]
+
+
+def _shortfall(entry: Mapping[str, Any]) -> str:
+    why = f" ({entry['error']})" if entry["error"] else ""
+    where = f"{entry['role']} window {entry['window']}"
+    return f"{where}: {entry['load']} was not reached: {entry['arrived_bps'] / 1e6:.3g} Mbit/s arrived{why}"
 
 
 @contextmanager

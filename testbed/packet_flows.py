@@ -96,9 +96,23 @@ def mixed(files: Collection[Path], flows: pd.DataFrame, mode: Mode, topology: To
         if application == MALFORMED and (topology.owner(source) is None or topology.owner(target) is None)
     }
     kept = odd.flows[~odd.flows["flow_id"].isin(list(lost))]
+    flows = _well_formed(frames, flows, odd.flows)
     odd = _renumbered(odd, kept.reset_index(drop=True))
     parts = [table for table in (flows, odd.flows) if len(table)]
     return Mixed(mode, pd.concat(parts, ignore_index=True) if parts else flows, frames, odd, lost)
+
+
+def _well_formed(frames: Frames, flows: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
+    """The meter's flows but those whose every packet is malformed, which would be there twice."""
+    bad = odd[odd["application"] == MALFORMED]
+    ends = {frozenset(one) for one in zip(bad["source_address"], bad["destination_address"], strict=True)}
+    pairs = zip(flows["source_address"], flows["destination_address"], strict=True)
+    suspects = flows[[frozenset(pair) in ends for pair in pairs]].reset_index(drop=True)
+    if suspects.empty:
+        return flows
+    number = of_flows(frames, suspects).flow
+    good = np.bincount(number[number != NO_FLOW], minlength=len(suspects)) > 0
+    return flows[~flows["flow_id"].isin(suspects["flow_id"][~good])].reset_index(drop=True)
 
 
 def _renumbered(assigned: Assigned, flows: pd.DataFrame) -> Assigned:

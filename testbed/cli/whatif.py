@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from analysis.verdict import Verdict
 from testbed.background import InvalidLoad
+from testbed.beside_load import unreached
 from testbed.devices.registry import known_devices
 from testbed.experiment import Clock, Outcome, run
 from testbed.packet_flows import Manner, Mode
@@ -67,6 +69,13 @@ NOT_RESTORED = 4
     help="iperf3 load beside the flows: h1>web1:20M, or 20M from the edge to the busiest server.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of loss and the like on links.")
+@click.option(
+    "--place-by-model",
+    "model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Place addresses that no node owns where this model's zones and classes have their like.",
+)
 @click.option("--preflight-only", is_flag=True, help="Judge by one flow of every class, in seconds; no long replay.")
 @click.option(
     "--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
@@ -85,6 +94,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     sender: str,
     background: tuple[str, ...],
     seed: int,
+    model: Path | None,
     preflight_only: bool,
     runs: Path,
     as_json: bool,
@@ -101,9 +111,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     with clock.stretch("validate_s"), _imported(runs) as work:
         opened = open_lab(lab, work, devices)
         try:
-            case = prepared(
-                opened.lab, change, devices, capture, policy, speed, Manner(Mode(mode), Sender(sender), background)
-            )
+            manner = Manner(Mode(mode), Sender(sender), background)
+            case = prepared(opened.lab, change, devices, capture, policy, speed, manner, model=model)
         except InvalidLoad as expected:
             raise click.BadParameter(str(expected), param_hint="--background") from None
     plan = Plan(
@@ -114,9 +123,10 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     )
     directory, created = _directory(runs, case)
     progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
-    for note in opened.notes:
+    notes = (*opened.notes, *case.notes)
+    for note in notes:
         progress.print(f"note: {note}", markup=False, style="yellow")
-    directory.write_json("run.json", run_record(case, plan, created, opened.notes))
+    directory.write_json("run.json", run_record(case, plan, created, notes))
     directory.write_table("flows", case.flows)
     directory.write_text("change.diff", change_diff(case.change))
     with Catalogue(runs) as catalogue:
@@ -133,6 +143,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
         write_report(directory.path)
     clock.seconds["total_s"] = time.monotonic() - started
     _finish(directory, clock, runs, outcome)
+    for shortfall in unreached(json.loads((directory.path / "run.json").read_text())):
+        click.echo(f"note: {shortfall}", err=True)
     if as_json:
         click.echo((directory.path / "verdict.json").read_text(), nl=False)
     else:
