@@ -48,7 +48,7 @@ def place(flows: pd.DataFrame, topology: Topology, captures: tuple[Path, ...]) -
     broadcasts = _broadcasts(topology)
     left_out: dict[str, str] = {}
     for flow_id, source_address, target_address, port in flows[ADDRESSES].to_numpy().tolist():
-        if _of_one_wire(source_address) or _of_one_wire(target_address) or target_address in broadcasts:
+        if of_one_wire(source_address) or of_one_wire(target_address) or target_address in broadcasts:
             left_out[flow_id] = "multicast, broadcast or link-local"
             continue
         source = owners[source_address]
@@ -137,7 +137,7 @@ def _first_address(text: str) -> str:
     return str(ip_address(inner.split("-")[0]))
 
 
-def _of_one_wire(text: str) -> bool:
+def of_one_wire(text: str) -> bool:
     """Whether an address means something on one wire only, so that no session across the network has it as its end."""
     address = ip_address(text)
     return address.is_multicast or address.is_link_local or address.is_unspecified or text == "255.255.255.255"

@@ -24,7 +24,9 @@ from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
 from testbed.packet_flows import Manner, mixed
 from testbed.placement import Placed, node_of, place
+from testbed.placement_by_model import placed_by_model, read_model
 from testbed.policy import ClassRule, Policy, read_policy
+from topologies.imported import Note
 from topologies.load import Lab
 from topologies.located import InvalidLab
 from topologies.sources import Opened, opened
@@ -53,6 +55,7 @@ class Case:
     packets: PacketPlan | None = None
     background: tuple[Load, ...] = ()
     manner: Manner = ORDINARY
+    notes: tuple[Note, ...] = ()
 
     @property
     def flows(self) -> pd.DataFrame:
@@ -92,8 +95,13 @@ def prepared(
     policy: Path | None = None,
     speed: float | None = None,
     manner: Manner = ORDINARY,
+    *,
+    model: Path | None = None,
 ) -> Case:
-    """Read and check everything; raises InvalidInput with file, line, found and expected, or InvalidLoad."""
+    """Read and check everything; raises InvalidInput with file, line, found and expected, or InvalidLoad.
+
+    `model` is the file of an observed flow control model that places end points which no node owns.
+    """
     edit = read_change(lab, change, lambda node: devices[node.kind].reads)
     rules = read_policy(policy or lab.policy)
     files = captures or lab.captures
@@ -105,6 +113,9 @@ def prepared(
         raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
     if sum(traffic.skipped[reason] for reason in CUT_SHORT):
         _refuse_truncated(files)
+    notes: tuple[Note, ...] = ()
+    if model is not None:
+        lab, notes = placed_by_model(lab, traffic.flows, read_model(model), model)
     carried = mixed(files, traffic.flows, manner.mode, lab.topology)
     if carried.flows.empty:
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
@@ -140,6 +151,7 @@ def prepared(
         packets,
         tuple(placed_loads(manner.background, lab.topology, placed.flows)),
         manner,
+        notes,
     )
 
 
