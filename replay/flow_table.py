@@ -7,6 +7,7 @@ replay.first_words by name only; knows no table that leaves the meter.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -30,7 +31,7 @@ from replay.columns import ACK, FIN, RST, SYN, TCP, Int64, Packets, UInt8, UInt1
 from replay.coverage import LANE, Runs, covered, holes, lane_order
 from replay.denials import Denials, Met
 from replay.first_words import COLLECTED, FirstWords, Listener, Saying
-from replay.tuples import EndPoints, Numbering, end_points
+from replay.tuples import WORDS, EndPoints, Numbering, end_points
 
 SYN_ACK, ESTABLISHED, RST_NUMBERED, TRUNCATED = 0x100, 0x200, 0x400, 0x800
 
@@ -65,6 +66,17 @@ class Ended:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ended]) -> Ended:
+        """All of them, by flow number."""
+        records = np.concatenate([part.records for part in parts])
+        order = np.argsort(records["number"], kind="stable")
+        ends = EndPoints(
+            *(np.concatenate([getattr(part.ends, one.name) for part in parts])[order] for one in fields(EndPoints))
+        )
+        said = {lane: words for part in parts for lane, words in part.said.items()}
+        return cls(records[order], ends, np.concatenate([part.torn for part in parts])[order], said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,7 @@ class FlowTable:
             rows = members(packets)
             numbers, ends = self.numbering.numbered(packets if rows is None else _Chosen.of(packets, rows))
             quoted = self.numbering.numbered(packets.quotes)
-            self._grow(len(self.numbering.words()))
+            self._grow(self.numbering.count())
             chunk = ordered(packets, rows, numbers, ends)
             if len(chunk):
                 assigned = self._add(packets, chunk, quoted, gone)
@@ -226,6 +238,8 @@ class FlowTable:
 
     def _expired(self) -> tuple[Int64, Table]:
         """The open flows that any later packet would find ended by silence."""
+        if self.timeouts.idle_ns is None and self.timeouts.linger_ns is None:
+            return np.zeros(0, np.int64), self._open[:0]
         silent = np.zeros(len(self._known), np.bool_)
         silence_ns = self.now_ns - np.where(self._known["is_open"], self._known["last_ns"], self.now_ns)
         if self.timeouts.idle_ns is not None:
@@ -239,6 +253,8 @@ class FlowTable:
         return gone, records
 
     def _ended(self, gone: list[tuple[Int64, Table]]) -> Ended:
+        if not any(len(numbers) for numbers, _ in gone):
+            return _NONE_ENDED
         tuples = np.concatenate([np.zeros(0, np.int64), *(numbers for numbers, _ in gone)])
         records = np.concatenate([np.zeros(0, RECORD), *(kept for _, kept in gone)])
         order = np.argsort(records["number"], kind="stable")
@@ -268,7 +284,7 @@ class FlowTable:
 
     def _forget(self, forget_ns: int) -> None:
         """Give up what is known of tuples long silent, when they are more than the others."""
-        count = len(self.numbering.words())
+        count = self.numbering.count()
         known = self._known[:count]
         kept = known["is_open"] | ((known["last_ns"] != NEVER_NS) & (self.now_ns - known["last_ns"] <= forget_ns))
         kept[self._denials.tuples()] = True
@@ -286,6 +302,9 @@ class FlowTable:
 
 _FEW = 4096
 _NONE_ASSIGNED = Assigned(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
+
+
+_NONE_ENDED = Ended(np.zeros(0, RECORD), end_points(np.zeros((0, WORDS), np.uint64)), np.zeros((0, 2), np.bool_), {})
 
 
 def _facts() -> npt.NDArray[np.uint16]:

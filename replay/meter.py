@@ -65,7 +65,7 @@ def read_traffic(
     Raises InvalidCapture as PacketStream does.
     """
     stream = PacketStream(paths, inner=inner)
-    whole = joined(list(metered(ahead(stream), timeouts, flows_only=flows_only)))
+    whole = _at_once(ahead(stream), StreamMeter(timeouts, flows_only=flows_only))
     return replace(whole, skipped=stream.skipped + whole.skipped)
 
 
@@ -74,7 +74,16 @@ def meter(packets: Packets, timeouts: Timeouts = UNTIMED, pause_ns: int = PAUSE_
 
     Priority is `normal` and class `other`: what needs policy is added by others.
     """
-    return joined(list(metered([packets], timeouts, pause_ns)))
+    return _at_once([packets], StreamMeter(timeouts, pause_ns))
+
+
+def _at_once(chunks: Iterable[Packets], stream: StreamMeter) -> Metered:
+    """All flows of a stream, which are put into tables when it has ended."""
+    packets, ended = 0, []
+    for chunk in chunks:
+        packets += len(chunk)
+        ended.append(stream.add(chunk))
+    return stream.told(Ended.joined([*ended, stream.end()]), packets)
 
 
 def metered(
@@ -103,6 +112,14 @@ class StreamMeter:
 
     def feed(self, packets: Packets) -> Metered:
         """Add the next chunk, in the order of time; returns the flows that ended."""
+        return self._piece(self.add(packets), len(packets))
+
+    def finish(self) -> Metered:
+        """The flows that are open still; the stream has ended."""
+        return self._piece(self.end(), 0)
+
+    def add(self, packets: Packets) -> Ended:
+        """Add the next chunk without making tables of the flows that ended; `told` does that."""
         assigned, ended = self._table.feed(packets)
         if not self._flows_only and len(assigned.row):
             begin = int(packets.payload_offset.min())
@@ -110,22 +127,23 @@ class StreamMeter:
             at = self._spool.add(packets.data[begin:until]) - begin
             self._waiting.add(Rows.of(packets, assigned, self._packets, at))
         self._packets += len(packets)
-        return self._told(ended, len(packets))
+        return ended
 
-    def finish(self) -> Metered:
-        """The flows that are open still; the stream has ended."""
-        return self._told(self._table.finish(), 0)
+    def end(self) -> Ended:
+        """The flows that are open still, without making tables of them."""
+        return self._table.finish()
 
-    def _told(self, ended: Ended, packets: int) -> Metered:
+    def _piece(self, ended: Ended, packets: int) -> Metered:
         if not len(ended) and self._nothing is not None:
             skipped, self._table.skipped = self._table.skipped, Counter()
             return replace(self._nothing, packets=packets, skipped=skipped)
-        told = self._tables(ended, packets)
+        piece = self.told(ended, packets)
         if not len(ended):
-            self._nothing = told
-        return told
+            self._nothing = piece
+        return piece
 
-    def _tables(self, ended: Ended, packets: int) -> Metered:
+    def told(self, ended: Ended, packets: int) -> Metered:
+        """The tables of flows that ended, of this many packets; their packets are let go."""
         flows = _flows(ended, self._table.timeouts)
         names = flows["flow_id"].tolist()
         numbers = ended.records["number"]

@@ -45,6 +45,10 @@ class Numbering(Protocol):
         """The number of each row's tuple, and which of its ends (0 the lesser, 1 the greater) is the source."""
         ...
 
+    def count(self) -> int:
+        """How many numbers have been given."""
+        ...
+
     def words(self) -> Words:
         """The tuple of every number, as `endpoint_words` packs it."""
         ...
@@ -77,6 +81,10 @@ class Numbered:
         if added:
             self._words.append(words[added])
         return numbers[group], greater.view(np.uint8)
+
+    def count(self) -> int:
+        """As Numbering says."""
+        return len(self._numbers)
 
     def words(self) -> Words:
         """As Numbering says."""
