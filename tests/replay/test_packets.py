@@ -38,6 +38,15 @@ def test_pcap_times_are_exact_in_both_byte_orders_and_resolutions(tmp_path, orde
     assert not skipped
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_variant_with_longer_record_headers_is_read(tmp_path, order):
+    header = struct.pack(f"{order}IHHiIII", 0xA1B2CD34, 2, 4, 0, 0, 65535, 1)
+    record = struct.pack(f"{order}IIIIIHBB", START_S, 7, len(FRAME), len(FRAME), 1, 0, 0, 0) + FRAME
+    packets, skipped = read(tmp_path, header + record * 3)
+    assert (packets.time_ns - START_NS).tolist() == [7000] * 3
+    assert not skipped
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
 def test_compressed_captures_are_read_under_any_name(tmp_path, pack):
     packets, _ = read(tmp_path, pack(pcap([(0, FRAME)])), "capture.pcap")
