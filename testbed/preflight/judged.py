@@ -115,8 +115,9 @@ def joined(judgement: Judgement, flown: Preflown) -> Judgement:
 
 
 def alone(flown: Preflown) -> Judgement:
-    """The judgement of a run that was not replayed at length."""
-    return Judgement(flown.reach.verdict, flown.reach.reason, flown.findings, (), {})
+    """The judgement of a run that was not replayed at length, which says so where it finds nothing."""
+    blind = "; load and delays were not looked at" if flown.reach.verdict is Verdict.PASS else ""
+    return Judgement(flown.reach.verdict, flown.reach.reason + blind, flown.findings, (), {})
 
 
 def _row(probe: Probe, passes: Mapping[str, Pass]) -> tuple[object, ...]:
