@@ -22,18 +22,20 @@ _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "icmp": (ICMP, ICMPV6)}
 class Rule:
     """A flow class and what belongs to it; what is None matches everything, `label` is a glob that ignores case.
 
-    `port` is the destination's. Networks match when any of them contains the address. Raises ValueError for a
-    priority or protocol that does not exist.
+    `port` is the destination's: one, or ranges of which any may hold it. Networks match when any of them contains the
+    address; `ends` when one of them contains either address. Raises ValueError for a priority or protocol that does
+    not exist.
     """
 
     name: str
     priority: str = OTHER_PRIORITY
     protocol: str | None = None
-    port: int | None = None
+    port: int | tuple[range, ...] | None = None
     label: str | None = None
     source: tuple[IPv4Network | IPv6Network, ...] | None = None
     destination: tuple[IPv4Network | IPv6Network, ...] | None = None
     application: str | None = None
+    ends: tuple[IPv4Network | IPv6Network, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in PRIORITIES:
@@ -61,7 +63,7 @@ def _matching(flows: pd.DataFrame, rule: Rule) -> Bool:
     if rule.protocol is not None:
         matching &= flows["protocol"].isin(_PROTOCOLS[rule.protocol]).to_numpy(np.bool_)
     if rule.port is not None:
-        matching &= (flows["destination_port"] == rule.port).to_numpy(np.bool_)
+        matching &= _among(flows["destination_port"], rule.port)
     if rule.application is not None:
         matching &= (flows["application"] == rule.application).to_numpy(np.bool_)
     if rule.label is not None:
@@ -70,7 +72,17 @@ def _matching(flows: pd.DataFrame, rule: Rule) -> Bool:
     for networks, column in ((rule.source, "source_address"), (rule.destination, "destination_address")):
         if networks is not None:
             matching &= _inside(flows[column], networks)
+    if rule.ends is not None:
+        matching &= _inside(flows["source_address"], rule.ends) | _inside(flows["destination_address"], rule.ends)
     return matching
+
+
+def _among(ports: pd.Series[int], wanted: int | tuple[range, ...]) -> Bool:
+    ranges = (range(wanted, wanted + 1),) if isinstance(wanted, int) else wanted
+    among: Bool = np.zeros(len(ports), np.bool_)
+    for one in ranges:
+        among |= ((ports >= one.start) & (ports < one.stop)).to_numpy(np.bool_)
+    return among
 
 
 def _inside(addresses: pd.Series[str], networks: tuple[IPv4Network | IPv6Network, ...]) -> Bool:

@@ -7,17 +7,19 @@ a KPI without a tolerance here keeps the one that the analysis gives it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from testbed.errors import InvalidInput
 from topologies.located import InvalidLab, Strict, nearest, read_yaml
-from topologies.model import IpNetwork
+from topologies.model import IpNetwork, Topology
 from topologies.schema import Prefix
 
 PROTOCOLS: Mapping[str, int] = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
@@ -34,23 +36,29 @@ DELAY_KPIS = frozenset(
 )
 KPIS = DELAY_KPIS | {"loss_ratio", "retransmits", "delivered_octets", "goodput_bps"}
 _NS_PER_MS, _NS_PER_US = 1_000_000, 1_000
+_MOST_PORT = 65_535
+_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
     """Flows that match every given condition are of this class; the first rule that matches wins.
 
-    `port` is the destination's, `label` a glob over the whole label (host name, server name), `protocol` IANA's number.
+    `port` is the destination's, or ranges of it; `label` a glob over the whole label (host name, server name);
+    `protocol` IANA's number. `tag` is one of the node at either end; `ends` are that node's networks, once they are
+    known.
     """
 
     name: str
     priority: str = "normal"
     protocol: int | None = None
-    port: int | None = None
+    port: int | tuple[range, ...] | None = None
     label: str | None = None
-    source: IpNetwork | None = None
-    destination: IpNetwork | None = None
+    source: IpNetwork | tuple[IpNetwork, ...] | None = None
+    destination: IpNetwork | tuple[IpNetwork, ...] | None = None
     application: str | None = None
+    tag: str | None = None
+    ends: tuple[IpNetwork, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,24 @@ class Policy:
     opened: Literal["report", "fail"] = "report"
     expected: tuple[ClassRule, ...] = ()
     """What an access means that a change opens, and the accesses that may open."""
+
+
+def tagged(policy: Policy, path: Path, topology: Topology | None) -> Policy:
+    """The policy with every tag's networks; InvalidInput for a tag that no node has, and for any without a topology."""
+
+    def resolved(rule: ClassRule) -> ClassRule:
+        if rule.tag is None:
+            return rule
+        if topology is None:
+            raise InvalidInput(path, 1, 1, f"a match by the tag {rule.tag!r}", "none: tags are of a lab's nodes")
+        nodes = [node for node in topology.nodes if rule.tag in node.tags]
+        if not nodes:
+            known = {tag for node in topology.nodes for tag in node.tags}
+            raise InvalidInput(path, 1, 1, f"the tag {rule.tag!r}, which no node has", nearest(rule.tag, known))
+        own = (ip_network(own.ip) for node in nodes for interface in node.interfaces for own in interface.addresses)
+        return replace(rule, ends=(*own, *(prefix for node in nodes for prefix in node.prefixes)))
+
+    return replace(policy, classes=tuple(map(resolved, policy.classes)), expected=tuple(map(resolved, policy.expected)))
 
 
 def read_policy(path: Path | None) -> Policy:
@@ -134,13 +160,42 @@ _Positive = Annotated[float, Field(gt=0, le=1e6, strict=True), AfterValidator(_n
 _Windows = Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
+def _ports(written: object) -> int | tuple[range, ...]:
+    """One port, a range such as 8000-8100, or a list of either."""
+    if isinstance(written, list) and written:
+        each = [_ports(one) for one in written if not isinstance(one, list)]
+        if len(each) == len(written):
+            return tuple(
+                one for ports in each for one in ([range(ports, ports + 1)] if isinstance(ports, int) else ports)
+            )
+    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= _MOST_PORT:
+        return written
+    between = _RANGE.fullmatch(written) if isinstance(written, str) else None
+    if between and int(between[1]) <= int(between[2]) <= _MOST_PORT:
+        return (range(int(between[1]), int(between[2]) + 1),)
+    raise _expected(f"a port from 0 to {_MOST_PORT}, a range such as '8000-8100', or a list of them")
+
+
+_Ports = Annotated[
+    int | tuple[range, ...],
+    PlainValidator(_ports),
+    WithJsonSchema({"type": ["integer", "string", "array"], "examples": [443, [80, 443], "8000-8100"]}),
+]
+_Prefixes = Annotated[
+    tuple[Prefix, ...],
+    BeforeValidator(lambda written: written if isinstance(written, list) else [written]),
+    Field(min_length=1),
+]
+
+
 class _MatchKeys(Strict):
     protocol: _Protocol | None = None
-    port: Annotated[int, Field(ge=0, le=65535, strict=True)] | None = None
+    port: _Ports | None = None
     label: str | None = None
-    source: Prefix | None = None
-    destination: Prefix | None = None
+    source: _Prefixes | None = None
+    destination: _Prefixes | None = None
     application: str | None = None
+    tag: Annotated[str, Field(min_length=1)] | None = None
 
 
 class _ClassKeys(Strict):
@@ -206,10 +261,15 @@ def _rule(keys: _ClassKeys) -> ClassRule:
         protocol=wanted.protocol,
         port=wanted.port,
         label=wanted.label,
-        source=wanted.source,
-        destination=wanted.destination,
+        source=_one_or_more(wanted.source),
+        destination=_one_or_more(wanted.destination),
         application=wanted.application,
+        tag=wanted.tag,
     )
+
+
+def _one_or_more(networks: tuple[IpNetwork, ...] | None) -> IpNetwork | tuple[IpNetwork, ...] | None:
+    return networks[0] if networks is not None and len(networks) == 1 else networks
 
 
 def _tolerance(keys: _ToleranceKeys) -> Tolerance:

@@ -25,10 +25,11 @@ from testbed.errors import InvalidInput
 from testbed.packet_flows import Manner, mixed
 from testbed.placement import Placed, node_of, place
 from testbed.placement_by_model import placed_by_model, read_model
-from testbed.policy import ClassRule, Policy, read_policy
+from testbed.policy import ClassRule, Policy, read_policy, tagged
 from topologies.imported import Note
 from topologies.load import Lab
 from topologies.located import InvalidLab
+from topologies.model import IpNetwork
 from topologies.sources import Opened, opened
 
 CUT_SHORT = ("truncated_record", "truncated_compression")
@@ -103,7 +104,9 @@ def prepared(
     `model` is the file of an observed flow control model that places end points which no node owns.
     """
     edit = read_change(lab, change, lambda node: devices[node.kind].reads)
-    rules = read_policy(policy or lab.policy)
+    written = policy or lab.policy
+    rules = read_policy(written)
+    rules = rules if written is None else tagged(rules, written, lab.topology)
     files = captures or lab.captures
     if not files:
         raise InvalidInput(lab.folder / "traffic", 1, 1, "no capture", "at least one traffic/*.pcap, or --capture FILE")
@@ -172,7 +175,12 @@ def flow_rule(rule: ClassRule) -> Rule:
         None if rule.protocol is None else PROTOCOL_NAMES.get(rule.protocol),
         rule.port,
         rule.label,
-        None if rule.source is None else (rule.source,),
-        None if rule.destination is None else (rule.destination,),
+        _networks(rule.source),
+        _networks(rule.destination),
         rule.application,
+        rule.ends,
     )
+
+
+def _networks(given: IpNetwork | tuple[IpNetwork, ...] | None) -> tuple[IpNetwork, ...] | None:
+    return given if given is None or isinstance(given, tuple) else (given,)

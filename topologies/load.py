@@ -151,6 +151,7 @@ def _node(
         programs=keys.run,
         commands=keys.exec,
         stp=keys.stp,
+        tags=tuple(dict.fromkeys(keys.tags)),
     )
 
 

@@ -88,6 +88,7 @@ class Node:
 
     A config named `files/etc/motd` lies at /etc/motd inside the node.  `programs` run in the foreground as long as the
     node lives, `commands` once when it is up; neither passes a shell.  `stp` is a switch's spanning tree.
+    `tags` are words of the user's own, by which a policy may ask for the node.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Node:
     programs: tuple[tuple[str, ...], ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
     stp: bool = False
+    tags: tuple[str, ...] = ()
 
     def interface(self, name: str) -> Interface:
         """The interface of that name; KeyError when this node has none."""

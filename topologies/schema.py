@@ -243,6 +243,7 @@ class NodeKeys(KindKeys):
     run: tuple[Argv, ...] = ()
     exec: tuple[Argv, ...] = ()
     stp: StrictBool = False
+    tags: tuple[Name, ...] = ()
 
 
 class TopologyKeys(Strict):

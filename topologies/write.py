@@ -111,6 +111,8 @@ def _node(node: Node) -> Iterator[str]:
             yield from (f"        - {_flow(list(argv))}" for argv in argvs)
     if node.stp:
         yield "      stp: true"
+    if node.tags:
+        yield f"      tags: {_flow(list(node.tags))}"
 
 
 def _interface(interface: Interface) -> object:

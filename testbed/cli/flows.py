@@ -36,7 +36,7 @@ from testbed.cli.model_build import (
     written,
 )
 from testbed.errors import InvalidInput
-from testbed.policy import read_policy
+from testbed.policy import read_policy, tagged
 from testbed.prepare import flow_rule
 
 OUTCOMES = {"accepted": "green", "denied": "red", "reset": "magenta", "unanswered": "yellow"}
@@ -108,7 +108,9 @@ def flows(  # noqa: PLR0913, PLR0917  an argument an option
     if model is not None:
         check_suffix(model)
     before = None if onto is None else loaded(onto)
-    rules = [flow_rule(rule) for rule in read_policy(policy).classes]
+    given = read_policy(policy)
+    given = given if policy is None else tagged(given, policy, None)
+    rules = [flow_rule(rule) for rule in given.classes]
     progress = Console(stderr=True, highlight=False, quiet=as_json or not sys.stderr.isatty())
     with progress.status("read"):
         files, left_out = _files(source, only_known=kind is None and layout is None)

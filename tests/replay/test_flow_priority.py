@@ -35,11 +35,13 @@ FLOWS = pd.DataFrame(
         (Rule("tcp", protocol="tcp"), [0, 1, 5]),
         (Rule("icmp", protocol="icmp"), [3, 4]),
         (Rule("https", port=443), [0, 1]),
+        (Rule("some", port=(range(1, 2), range(443, 444))), [0, 1]),
         (Rule("names", label="checkout.*"), [0, 5]),
         (Rule("speech", application="dns"), [2]),
         (Rule("four", source=(ip_network("198.51.100.0/24"),)), [0, 2]),
         (Rule("both", source=(ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/48"))), [0, 2, 5]),
         (Rule("vip", destination=(ip_network("203.0.113.10/32"),), protocol="tcp", port=443), [0, 1]),
+        (Rule("ends", ends=(ip_network("10.0.0.0/30"), ip_network("192.0.2.1/32"))), [1, 3]),
         (Rule("none", protocol="udp", application="tls"), []),
     ],
 )
