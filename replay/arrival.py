@@ -41,6 +41,33 @@ class PassOn(Protocol):
 class ServerConnection:
     """One accepted TCP connection: unknown, then one flow's, or a stream of HTTP requests."""
 
+    __slots__ = (
+        "_accepted_ns",
+        "_boundary",
+        "_busy",
+        "_cursor",
+        "_desk",
+        "_ending",
+        "_events",
+        "_http",
+        "_ignoring",
+        "_out",
+        "_pass_on",
+        "_reactor",
+        "_received",
+        "_said",
+        "closed",
+        "local",
+        "node",
+        "number",
+        "peer",
+        "peer_closed",
+        "script",
+        "sent",
+        "sock",
+        "visited",
+    )
+
     def __init__(self, desk: Desk, sock: socket.socket, node: str, peer: Endpoint, pass_on: PassOn) -> None:
         self._desk = desk
         self._reactor = desk.reactor

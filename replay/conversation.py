@@ -105,6 +105,23 @@ class TcpConversation:
     What speaks a protocol of its own on top overrides `_hear`, `_say` and `_on_end`.
     """
 
+    __slots__ = (
+        "_boundary",
+        "_cursor",
+        "_done",
+        "_events",
+        "_limit_ns",
+        "_out",
+        "_progress_ns",
+        "_reactor",
+        "_retries",
+        "_sock",
+        "_stage",
+        "_thinking",
+        "attempt",
+        "script",
+    )
+
     def __init__(self, stage: Stage, script: FlowScript, attempt: Attempt) -> None:
         self._stage = stage
         self._reactor = stage.reactor
@@ -179,7 +196,7 @@ class TcpConversation:
             sock.getpeername()
         except OSError:
             return False
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        return True
 
     def _on_event(self, events: int) -> None:
         sock = self._sock

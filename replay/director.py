@@ -136,6 +136,7 @@ class Director:
     def over(self, result: ShardResult) -> None:
         """The window in progress is over."""
         self._playing = None
+        self.reactor.waits = []
         self._channel.send(("played", result))
         gc.collect()  # automatic collection is off: it would make sends late
 
@@ -157,7 +158,7 @@ class _Playing:
         scripts = director.scripts
         if order.only is not None:
             scripts = [s for s in (*scripts, *director.probes) if s.flow_id in order.only]
-        self.reactor.lateness = []
+        self.reactor.lateness, self.reactor.waits = [], []
         director.servers.begin(self.notes)
         # processes that share a window share its beginning; one alone may begin a little later
         self._anchor_ns = order.anchor_ns if director.shared else max(order.anchor_ns, time.monotonic_ns() + _BREATH_NS)
@@ -228,7 +229,7 @@ class _Playing:
 
     def _result(self) -> ShardResult:
         offset, notes = self._clock_offset_ns, self.notes
-        effort = self._meter.effort(notes.blocked)
+        effort = self._meter.effort(notes.blocked, self.reactor.waits)
         return ShardResult(
             window=self._window,
             started_ns=self._anchor_ns + offset,

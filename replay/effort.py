@@ -8,7 +8,7 @@ the machine's processor pressure (/proc/pressure/cpu), and per node UDP receive 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -27,12 +27,14 @@ _PER_CENT = 100.0
 class Effort:
     """One window's cost. Shares are percent of one processor over the window; NaN where this kernel does not tell.
 
-    With several player processes the shares are those of the one that had it worst, the counts are sums.
+    `reaction_p99_us` is how long, at most, all but 1 % of what arrived waited for the player to look. With several
+    player processes shares and waits are those of the one that had it worst, counts are sums.
     """
 
     player_cpu_percent: float = 0.0
     player_waited_percent: float = 0.0
     cpu_pressure_percent: float = float("nan")
+    reaction_p99_us: float = 0.0
     send_blocked: int = 0
     udp_receive_drops: int = 0
     listen_drops: int = 0
@@ -44,7 +46,8 @@ class Effort:
         each = list(efforts)
         if not each:
             return cls()
-        worst = {f.name: max(getattr(e, f.name) for e in each) for f in fields(cls) if f.name.endswith("_percent")}
+        of_one = [f.name for f in fields(cls) if f.name.endswith(("_percent", "_us"))]
+        worst = {name: max(getattr(e, name) for e in each) for name in of_one}
         # every process reads the same kernels: their counters are not added up, what each could not send is
         return cls(
             **worst,
@@ -63,8 +66,8 @@ class EffortMeter:
         self._counters = self._read()
         self._since = _Spent.now()
 
-    def effort(self, send_blocked: int) -> Effort:
-        """The cost since this meter was made; `send_blocked` is what the player itself could not send."""
+    def effort(self, send_blocked: int, waits: Sequence[tuple[int, int]]) -> Effort:
+        """The cost since this meter was made; what the player could not send, and its reactor's waits, are told."""
         spent, counters = _Spent.now(), self._read()
         lasted_ns = max(1, spent.at_ns - self._since.at_ns)
         rose = {name: counters[name] - self._counters.get(name, 0) for name in counters}
@@ -72,6 +75,7 @@ class EffortMeter:
             player_cpu_percent=_PER_CENT * (spent.cpu_ns - self._since.cpu_ns) / lasted_ns,
             player_waited_percent=_PER_CENT * (spent.waited_ns - self._since.waited_ns) / lasted_ns,
             cpu_pressure_percent=_PER_CENT * (spent.pressure_ns - self._since.pressure_ns) / lasted_ns,
+            reaction_p99_us=_reaction_p99_us(waits),
             send_blocked=send_blocked + _sum(rose, _UDP_NO_ROOM),
             udp_receive_drops=_sum(rose, _UDP_DROPS),
             listen_drops=_sum(rose, _LISTEN_DROPS),
@@ -96,6 +100,16 @@ class _Spent:
     @classmethod
     def now(cls) -> _Spent:
         return cls(time.monotonic_ns(), time.process_time_ns(), _waited_ns(), _pressure_ns())
+
+
+def _reaction_p99_us(waits: Sequence[tuple[int, int]]) -> float:
+    """What all but 1 % of the events waited at most, by (how many events, nanoseconds) of every look."""
+    left = sum(count for count, _ in waits) * 0.01
+    for count, waited_ns in sorted(waits, key=lambda wait: -wait[1]):
+        left -= count
+        if left <= 0:
+            return waited_ns / 1_000
+    return 0.0
 
 
 def _waited_ns() -> float:

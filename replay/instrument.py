@@ -28,6 +28,7 @@ class Bounds:
     udp_receive_drops: int = 0
     listen_drops: int = 0
     send_blocked_ratio: float = 0.01
+    reaction_p99_us: float = 50_000.0
     player_cpu_percent: float = 97.0
     player_waited_percent: float = 80.0
 
@@ -79,6 +80,12 @@ def _schedule_reasons(result: PlayResult, p99_us: float, bounds: Bounds) -> Iter
     if p99_us > bounds.lateness_p99_us:
         limit = bounds.lateness_p99_us / 1_000
         yield f"1 % of the events left more than {p99_us / 1_000:.1f} ms late (bound {limit:.0f} ms)"
+    if effort.reaction_p99_us > bounds.reaction_p99_us:
+        limit = bounds.reaction_p99_us / 1_000
+        yield (
+            f"1 % of what arrived may have waited more than {effort.reaction_p99_us / 1_000:.1f} ms for the player "
+            f"(bound {limit:.0f} ms)"
+        )
     if effort.player_cpu_percent > bounds.player_cpu_percent:
         yield (
             f"the player used {effort.player_cpu_percent:.0f} % of its processor "

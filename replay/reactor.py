@@ -19,7 +19,7 @@ GONE = select.EPOLLHUP | select.EPOLLERR
 CLOSING = select.EPOLLRDHUP | GONE
 _ON_EDGES = select.EPOLLET | select.EPOLLRDHUP
 _BUFFER_OCTETS = 262_144
-_EVENTS_AT_ONCE = 128
+_EVENTS_AT_ONCE = 1_024
 _LONGEST_WAIT_NS = 1_000_000_000
 _POLLIN = 1
 
@@ -46,7 +46,9 @@ class Reactor:
         self._heap: list[tuple[int, int, Callable[[], None], str]] = []
         self._count = 0
         self._closing: list[socket.socket] = []
+        self._looked_ns = 0
         self.lateness: list[tuple[str, int]] = []
+        self.waits: list[tuple[int, int]] = []
         self.buffer = bytearray(_BUFFER_OCTETS)
 
     def at(self, due_ns: int, act: Callable[[], None], owner: str = "") -> None:
@@ -100,8 +102,12 @@ class Reactor:
         if self._closing:
             self._close_all()
         events = self._epoll.poll(0, _EVENTS_AT_ONCE)
-        if not events:
-            self._wait(heap[0][0] - time.monotonic_ns() if heap else _LONGEST_WAIT_NS)
+        if events:
+            self.waits.append((len(events), now - self._looked_ns))
+            self._looked_ns = now
+        else:
+            self._wait(heap[0][0] - now if heap else _LONGEST_WAIT_NS)
+            self._looked_ns = time.monotonic_ns()
             events = self._epoll.poll(0, _EVENTS_AT_ONCE)
         handlers = self._handlers
         for number, which in events:

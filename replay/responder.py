@@ -48,6 +48,7 @@ class Recogniser:
         self._waiting: dict[str, _Waiting] = {}
         self._silent: dict[str, _Waiting] = {}
         self._first_words: dict[tuple[int, int], dict[bytes, dict[str, _Waiting]]] = {}
+        self._indexed = False
         self._taken: dict[str, _Waiting] = {}
         self._by_id: dict[str, FlowScript] = {}
         self._by_source: dict[tuple[int, Endpoint], list[str]] = {}
@@ -103,10 +104,8 @@ class Recogniser:
             return
         if script.messages[0].direction != FORWARD:
             self._silent[script.flow_id] = waiting
-        elif not script.tagged:
-            words = script.messages[0].payload[:_DISTINCTIVE_OCTETS]
-            same_length = self._first_words.setdefault((script.protocol, len(words)), {})
-            same_length.setdefault(words, {})[script.flow_id] = waiting
+        elif self._indexed:
+            self._index(waiting)
 
     def _wait_no_more(self, script: FlowScript) -> _Waiting | None:
         waiting = self._waiting.pop(script.flow_id, None)
@@ -114,7 +113,7 @@ class Recogniser:
             return waiting
         if script.messages[0].direction != FORWARD:
             self._silent.pop(script.flow_id, None)
-        elif not script.tagged:
+        elif self._indexed and not script.tagged:
             words = script.messages[0].payload[:_DISTINCTIVE_OCTETS]
             key = (script.protocol, len(words))
             same = self._first_words[key][words]
@@ -122,6 +121,22 @@ class Recogniser:
             if not same:
                 del self._first_words[key][words]
         return waiting
+
+    def _index(self, waiting: _Waiting) -> None:
+        """Make a flow findable by its first words, unless the shadow header finds it."""
+        script = waiting.script
+        if script.tagged:
+            return
+        words = script.messages[0].payload[:_DISTINCTIVE_OCTETS]
+        same_length = self._first_words.setdefault((script.protocol, len(words)), {})
+        same_length.setdefault(words, {})[script.flow_id] = waiting
+
+    def _index_all(self) -> None:
+        """From now on first words are looked up: something arrived from a source that is no flow's own."""
+        self._indexed = True
+        for waiting in self._waiting.values():
+            if waiting.script.messages and waiting.script.messages[0].direction == FORWARD:
+                self._index(waiting)
 
     def _give_back(self, script: FlowScript) -> None:
         """Let the earliest flow that was taken and says the same as `script` wait again."""
@@ -164,6 +179,8 @@ class Recogniser:
 
         AMBIGUOUS while more bytes could still make a flow of them, HTTP when they begin a request.
         """
+        if not self._indexed:
+            self._index_all()
         whole: list[_Waiting] = []
         partial = False
         for (spoken, length), by_words in self._first_words.items():

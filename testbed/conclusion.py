@@ -136,6 +136,7 @@ def _instrument(judgement: Judgement, records: Sequence[Mapping[str, object]]) -
         "sent": sum(int(str(r["sent"])) for r in counted),
         "realtime": bool(counted) and all(bool(r["realtime"]) for r in counted),
         "lateness_max_us": max((float(str(r["lateness_max_us"])) for r in counted), default=NAN),
+        "reaction_p99_us": middle("reaction_p99_us"),
         "player_cpu_percent": middle("player_cpu_percent"),
         "player_waited_percent": middle("player_waited_percent"),
         "cpu_pressure_percent": middle("cpu_pressure_percent"),

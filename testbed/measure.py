@@ -71,6 +71,7 @@ class Measured:
 def _effort(effort: Effort) -> dict[str, object]:
     """What playing cost, for the record; NaN where this kernel does not tell."""
     return {
+        "reaction_p99_us": round(effort.reaction_p99_us, 1),
         "player_cpu_percent": round(effort.player_cpu_percent, 1),
         "player_waited_percent": round(effort.player_waited_percent, 1),
         "cpu_pressure_percent": round(effort.cpu_pressure_percent, 1),

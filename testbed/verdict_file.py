@@ -105,6 +105,7 @@ class InstrumentEntry(_Part):
     sent: int = 0
     realtime: bool = False
     lateness_max_us: Number = None
+    reaction_p99_us: Number = None
     player_cpu_percent: Number = None
     player_waited_percent: Number = None
     cpu_pressure_percent: Number = None

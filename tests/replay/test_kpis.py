@@ -317,6 +317,7 @@ def test_a_quiet_window_is_valid_and_drops_lateness_or_missing_load_are_not() ->
     late = pd.DataFrame({"flow_id": ["f0"], "lateness_ns": [90 * MS]})
     efforts = (
         Effort(player_cpu_percent=99.0),
+        Effort(reaction_p99_us=60_000.0),
         Effort(player_waited_percent=90.0),
         Effort(listen_drops=1),
         Effort(udp_receive_drops=1),

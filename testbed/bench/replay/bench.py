@@ -53,7 +53,7 @@ class Contender:
                 try:
                     played.append(self.play(load))
                 except (ChildFailed, TimeoutError):
-                    played.append(Played(np.empty(0, dtype=np.int64), 0))
+                    played.append(Played(np.empty(0, dtype=np.int64), 0, 0))
             if played[attempt].on_time(load, bound_us):
                 return True
         return False

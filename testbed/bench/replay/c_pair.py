@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("static") / "pair.c"
 LINGER_SECONDS = 3.0
 LEAD_NS = 200_000_000
 REAL_TIME_PRIORITY = 20
-_Account: TypeAlias = "tuple[int, npt.NDArray[np.int64]]"
+_Account: TypeAlias = "tuple[int, npt.NDArray[np.int64], int]"
 
 
 def compiler() -> str | None:
@@ -53,7 +53,7 @@ def play_c(program: Path, load: Load, client_fd: int, server_fd: int) -> Played:
     finally:
         for side in sides:
             side.stop()
-    return Played(np.concatenate([said[1], answered[1]]), said[0])
+    return Played(np.concatenate([said[1], answered[1]]), said[0], said[2])
 
 
 def _live(channel: Channel, program: Path, role: str, netns_fd: int, load: Load, start_ns: int) -> None:
@@ -69,4 +69,5 @@ def _live(channel: Channel, program: Path, role: str, netns_fd: int, load: Load,
         out, said = process.communicate()
     if process.returncode:
         raise CommandFailed(role, argv, process.returncode, said.decode(errors="replace"))
-    channel.send(("played", (int(said.split()[-1]), np.frombuffer(out, dtype=np.int64))))
+    finished, ended_ns = map(int, said.split()[-2:])
+    channel.send(("played", (finished, np.frombuffer(out, dtype=np.int64), ended_ns)))

@@ -48,4 +48,5 @@ def play_ours(
     with Player(plan, namespaces, [Listener(server, TCP, load.port)], PATIENCE, shards=shards) as player:
         result = player.play(0).wait(load.seconds * 4 + 30)
     lateness = result.lateness["lateness_ns"].to_numpy(dtype=np.int64)
-    return Played(lateness, int((result.attempts["error"] == "none").sum())), result
+    completed = int((result.attempts["error"] == "none").sum())
+    return Played(lateness, completed, int(result.attempts["ended_ns"].max()) - result.started_ns), result

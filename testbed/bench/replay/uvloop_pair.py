@@ -21,7 +21,7 @@ from testbed.bench.replay.exchange import EXCHANGES, Load, Played
 
 LINGER_SECONDS = 3.0
 REAL_TIME_PRIORITY = 20
-_Account: TypeAlias = "tuple[int, npt.NDArray[np.int64]]"
+_Account: TypeAlias = "tuple[int, npt.NDArray[np.int64], int]"
 
 
 def play_uvloop(load: Load, client_fd: int, server_fd: int) -> Played:
@@ -32,23 +32,23 @@ def play_uvloop(load: Load, client_fd: int, server_fd: int) -> Played:
     try:
         server.start()
         client.start()
-        finished, said = cast("_Account", client.receive("played", limit))
-        _, answered = cast("_Account", server.receive("played", limit))
+        finished, said, ended_ns = cast("_Account", client.receive("played", limit))
+        _, answered, _ = cast("_Account", server.receive("played", limit))
     finally:
         client.stop()
         server.stop()
-    return Played(np.concatenate([said, answered]), finished)
+    return Played(np.concatenate([said, answered]), finished, ended_ns)
 
 
-def _live(channel: Channel, netns_fd: int, body: Coroutine[Any, Any, tuple[int, list[int]]]) -> None:
+def _live(channel: Channel, netns_fd: int, body: Coroutine[Any, Any, tuple[int, list[int], int]]) -> None:
     import uvloop  # noqa: PLC0415  for the bench alone: not among what the product needs
 
     ask_promptness(REAL_TIME_PRIORITY)
     enter_namespace(netns_fd)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    finished, lateness = loop.run_until_complete(body)
-    channel.send(("played", (finished, np.asarray(lateness, dtype=np.int64))))
+    finished, lateness, ended_ns = loop.run_until_complete(body)
+    channel.send(("played", (finished, np.asarray(lateness, dtype=np.int64), ended_ns)))
 
 
 class _Side(asyncio.Protocol):
@@ -112,7 +112,7 @@ class _Client(_Side):
             self.over.set_result(exc is None and self.heard == EXCHANGES)
 
 
-async def _speak(channel: Channel, load: Load) -> tuple[int, list[int]]:
+async def _speak(channel: Channel, load: Load) -> tuple[int, list[int], int]:
     loop = asyncio.get_running_loop()
     lateness: list[int] = []
     finished = 0
@@ -138,10 +138,10 @@ async def _speak(channel: Channel, load: Load) -> tuple[int, list[int]]:
         task.add_done_callback(flows.discard)
     if flows:
         await asyncio.wait(flows, timeout=LINGER_SECONDS)
-    return finished, lateness
+    return finished, lateness, time.monotonic_ns() - begin_ns
 
 
-async def _serve(channel: Channel, load: Load) -> tuple[int, list[int]]:
+async def _serve(channel: Channel, load: Load) -> tuple[int, list[int], int]:
     loop = asyncio.get_running_loop()
     lateness: list[int] = []
     ended = 0
@@ -165,4 +165,4 @@ async def _serve(channel: Channel, load: Load) -> tuple[int, list[int]]:
     async with await loop.create_server(Served, "0.0.0.0", load.port, backlog=4096, reuse_address=True):
         channel.send(("ready", None))
         await asyncio.wait([over], timeout=load.seconds + 2 * LINGER_SECONDS)
-    return ended, lateness
+    return ended, lateness, 0
