@@ -56,7 +56,7 @@ def group_findings(effects: Sequence[Effect], roster: Roster) -> list[Finding]:
             findings.append(_finding(one, Severity.FAIL, roster))
         elif doubtful(one):
             findings.append(_finding(one, Severity.WARN, roster))
-        elif one.high < -one.margin and one.subject.scope is Scope.CLASS:
+        elif one.high < -one.margin and one.subject.scope is Scope.CLASS and not one.tail:
             findings.append(_finding(one, Severity.INFO, roster))
     return findings
 
@@ -85,6 +85,16 @@ def no_data_findings(flows: Iterable[str], roster: Roster) -> list[Finding]:
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     effect = f"no data on critical flow {who}{more} with the change"
     return [_note("no_data", missing, effect, Severity.FAIL, roster)]
+
+
+def one_sided_findings(flows: Mapping[tuple[str, bool], Sequence[str]], roster: Roster) -> list[Finding]:
+    """KPIs that flows have in one arm only, by (KPI, with change): what cannot be compared cannot be passed."""
+    findings = []
+    for (kpi, changed), members in sorted(flows.items()):
+        ids = tuple(sorted(members))
+        effect = f"undecided: {plural(len(ids), 'flow')} with {kpi} only {'with' if changed else 'without'} the change"
+        findings.append(_note("one_sided", ids, effect, Severity.WARN, roster, kpi))
+    return findings
 
 
 def path_findings(flows: Mapping[tuple[str, str], Sequence[str]], roster: Roster) -> list[Finding]:
@@ -188,7 +198,7 @@ def _note(kind: str, flows: tuple[str, ...], effect: str, severity: Severity, ro
         finding_id=finding_id(kind, *more, *flows[:1]),
         scope=Scope.NETWORK if len(flows) > 1 else Scope.FLOW,
         subject=NETWORK if len(flows) > 1 else flows[0],
-        kpi={"suspect": more[-1] if more else kind, "path": "path"}.get(kind, DISPOSITION),
+        kpi=more[-1] if kind in ("suspect", "one_sided") else "path" if kind == "path" else DISPOSITION,
         before=NAN,
         after=NAN,
         unit="flows",

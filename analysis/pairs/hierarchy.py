@@ -152,7 +152,7 @@ def _level(face: Face, tail: bool, tolerance: Tolerance, floor: int, groups: Seq
         subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now))
         limits.append(float(margins(face.kpi, tolerance, np.array(base), rank.margin, trials)))
         multipliers.append(rank.multiplier)
-    block = Block(np.array(series).reshape(len(series), -1), np.array(limits), np.array(multipliers))
+    block = Block(np.array(series).reshape(len(series), face.before.shape[1]), np.array(limits), np.array(multipliers))
     return _finite(Level(face.kpi, tail, tuple(subjects), block))
 
 

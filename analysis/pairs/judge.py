@@ -25,11 +25,13 @@ from analysis.pairs.findings import (
     flow_findings,
     group_findings,
     no_data_findings,
+    one_sided_findings,
     path_findings,
     sentence,
     suspect_findings,
 )
 from analysis.pairs.hierarchy import Grouping, Level, flow_levels, group_levels
+from analysis.pairs.margins import Scale, scale_of
 from analysis.pairs.signflip import flips
 from analysis.pairs.suspects import Odd, Suspect, odd_flows, suspects
 from analysis.pairs.validity import Bounds, complaints
@@ -258,6 +260,7 @@ class _Case:
         early = self.layout.all_of(Arm.AS_IS)
         found = changed_findings(self.certain.values(), self.roster, len(late))
         found += no_data_findings(self.silent(), self.roster)
+        found += one_sided_findings(self.one_sided(), self.roster)
         found += [*group_findings(groups, self.roster), *flow_findings(single, groups, self.roster)]
         found += transition_findings(self.ends, self.certain, self.roster, early, self.during)
         found += unsteady_findings(self.kinds.flaky, self.kinds.some, self.roster)
@@ -280,6 +283,23 @@ class _Case:
                 silent |= {self.flow_ids[row] for row in np.flatnonzero(lost)} & spoken
         return tuple(sorted(silent))
 
+    def one_sided(self) -> dict[tuple[str, bool], list[str]]:
+        """Steady flows by (KPI, with the change) where only one arm has the KPI, though in more than one window.
+
+        Of losses, errors and essential KPIs; errors that only the changed network has a number for are no pass.
+        """
+        unsteady = {*self.certain, *self.kinds.flaky, *self.kinds.some, *self.kinds.unmeasured, *self.silent()}
+        found: dict[tuple[str, bool], list[str]] = {}
+        for face in self.faces:
+            if face.kpi is AS_EXPECTED or not (face.kpi.essential or scale_of(face.kpi) is not Scale.LOG):
+                continue
+            before, after = (np.isfinite(values).sum(axis=1) for values in (face.before, face.after))
+            for changed, lone in ((True, (before == 0) & (after > 1)), (False, (after == 0) & (before > 1))):
+                flows = [self.flow_ids[row] for row in np.flatnonzero(lone) if self.flow_ids[row] not in unsteady]
+                if flows:
+                    found[face.kpi.name, changed] = flows
+        return found
+
     def rerouted(self) -> dict[tuple[str, str], list[str]]:
         """Flows by (path as is, path with the change), where each was the same in all windows of its side."""
         moved: dict[tuple[str, str], list[str]] = {}
@@ -300,6 +320,9 @@ class _Case:
         lost = [flow for flow in self.kinds.unmeasured if self.roster.priority_of[flow] == "critical"]
         if lost:
             return f"{plural(len(lost), 'critical flow')} lack a result in some window"
+        lone = self.one_sided()
+        if lone:
+            return one_sided_findings(lone, self.roster)[0].effect
         if len(self.kinds.unmeasured) > UNMEASURED_RATIO_LIMIT * len(self.flow_ids):
             missing = f"{len(self.kinds.unmeasured)} of {len(self.flow_ids)} flows"
             return f"too little was measured: {missing} lack a result in some window"

@@ -10,7 +10,7 @@ Knows numbers only: no KPI, no flow, no verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ PRIOR_WEIGHT = 4.0
 _CELLS = 2_000_000
 _TIE = 1e-9
 _TINY = 1e-24
+_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +77,40 @@ def answers(blocks: Sequence[Block], signs: Floats, alpha: float) -> tuple[Answe
     """
     prepared = [_Prepared.of(block) for block in blocks]
     by_chance = np.sort(_largest([(block, block.beyond) for block in prepared], signs))
-    width = exceeded_by(_largest([(block, block.centred) for block in prepared], signs), alpha)
+    width = float(exceeded_by(_largest([(block, block.centred) for block in prepared], signs), alpha))
     return tuple(block.answers(by_chance, width, block.not_more(signs)) for block in prepared)
 
 
 def needed_worsening(blocks: Sequence[Block], signs: Floats, alpha: float) -> tuple[Floats, ...]:
-    """How much worse each hypothesis, alone, would have had to be in every pair to be called inferior at `alpha`."""
+    """How much worse each hypothesis, alone, would have had to be in every pair to be called inferior at `alpha`.
+
+    What is added to it also appears in its own flips, so the answer is approached in steps.
+    """
     prepared = [_Prepared.of(block) for block in blocks]
-    critical = exceeded_by(_largest([(block, block.beyond) for block in prepared], signs), alpha)
-    needed = []
-    for block in prepared:
-        mean = mean_of(block.worse, block.counts)
-        error = np.sqrt(block.variance((block.worse**2).sum(axis=1), mean) / block.counts)
-        needed.append(np.asarray(block.margins + critical * error / block.multipliers - mean))
-    return tuple(needed)
+    by_chance = _largest([(block, block.beyond) for block in prepared], signs)
+    return tuple(_needed(block, by_chance, signs, alpha) for block in prepared)
 
 
-def exceeded_by(statistics: Floats, alpha: float) -> float:
-    """The largest statistic that no more than `alpha` of the flips exceed."""
-    ordered = np.sort(statistics)[::-1]
-    return float(ordered[min(int(alpha * len(ordered)), len(ordered) - 1)])
+def _needed(block: _Prepared, by_chance: Floats, signs: Floats, alpha: float) -> Floats:
+    mean = mean_of(block.worse, block.counts)
+    error = np.sqrt(block.variance((block.worse**2).sum(axis=1), mean) / block.counts)
+    critical = np.full(len(mean), exceeded_by(by_chance, alpha))
+    usual = block.usual(signs)
+    step = max(1, _CELLS // len(signs))
+    for _ in range(_STEPS):
+        more = block.margins + critical * error / block.multipliers - mean
+        for start in range(0, len(mean), step):
+            part = block.part(slice(start, start + step))
+            added = np.where(part.measured, more[start : start + step, None], 0.0)
+            own = part.statistic(signs, part.beyond + added, usual)
+            critical[start : start + step] = exceeded_by(np.maximum(by_chance[:, None], own), alpha)
+    return np.asarray(block.margins + critical * error / block.multipliers - mean)
+
+
+def exceeded_by(statistics: Floats, alpha: float) -> Floats:
+    """The statistic that no more than `alpha` of the flips (rows) exceed, column by column; 0 or more."""
+    last = len(statistics) - 1 - min(int(alpha * len(statistics)), len(statistics) - 1)
+    return np.asarray(np.maximum(np.partition(statistics, last, axis=0)[last], 0.0))
 
 
 def mean_of(values: Floats, counts: Floats) -> Floats:
@@ -116,6 +131,7 @@ class _Prepared:
     counts: Floats
     margins: Floats
     multipliers: Floats
+    measured: npt.NDArray[np.bool_]
     moved: npt.NDArray[np.bool_]
 
     @classmethod
@@ -132,13 +148,28 @@ class _Prepared:
             counts=counts,
             margins=block.margins,
             multipliers=block.multipliers,
+            measured=measured,
             moved=np.asarray((worse != 0).any(axis=1)),
         )
 
-    def statistic(self, signs: Floats, values: Floats) -> Floats:
+    def part(self, rows: slice) -> _Prepared:
+        """Some of the hypotheses."""
+        return _Prepared(*(getattr(self, name.name)[rows] for name in fields(self)))
+
+    def usual(self, signs: Floats) -> Floats | None:
+        """The block's median variance under every flip; None where there is nobody to compare with."""
+        if self.moved.sum() < 2:
+            return None
+        parts = []
+        for rows in _rows(len(signs), len(self.counts)):
+            own = self.own_variance((self.beyond**2).sum(axis=1), signs[rows] @ self.beyond.T / self.counts)
+            parts.append(np.median(own[:, self.moved], axis=1, keepdims=True))
+        return np.concatenate(parts)
+
+    def statistic(self, signs: Floats, values: Floats, usual: Floats | None = None) -> Floats:
         """Mean over its moderated standard error, times the multiplier: a row a flip, a column a hypothesis."""
         mean = signs @ values.T / self.counts
-        variance = self.variance((values**2).sum(axis=1), mean)
+        variance = self.variance((values**2).sum(axis=1), mean, usual)
         return np.asarray(mean / np.sqrt(variance / self.counts + _TINY) * self.multipliers)
 
     def not_more(self, signs: Floats) -> Floats:
@@ -149,14 +180,19 @@ class _Prepared:
             counted += (signs[rows] @ self.beyond.T <= observed).sum(axis=0)
         return np.asarray(counted / len(signs))
 
-    def variance(self, squares: Floats, mean: Floats) -> Floats:
-        """The variance about the mean, drawn towards the block's median, because eight differences tell it badly."""
-        own = np.maximum(squares - self.counts * mean**2, 0.0)
+    def own_variance(self, squares: Floats, mean: Floats) -> Floats:
+        """The variance about the mean, from sums of squares."""
+        return np.asarray(np.maximum(squares - self.counts * mean**2, 0.0) / np.maximum(self.counts - 1, 1.0))
+
+    def variance(self, squares: Floats, mean: Floats, usual: Floats | None = None) -> Floats:
+        """The variance drawn towards the block's median (or `usual`), because eight differences tell it badly."""
+        own = self.own_variance(squares, mean)
+        if usual is None:
+            if not self.moved.any():
+                return own
+            usual = np.asarray(np.median(own[..., self.moved], axis=-1, keepdims=True))
         freedom = np.maximum(self.counts - 1, 1.0)
-        if not self.moved.any():
-            return own
-        usual = np.median((own / freedom)[..., self.moved], axis=-1, keepdims=True)
-        return np.asarray((PRIOR_WEIGHT * usual + own) / (PRIOR_WEIGHT + freedom))
+        return np.asarray((PRIOR_WEIGHT * usual + freedom * own) / (PRIOR_WEIGHT + freedom))
 
     def answers(self, by_chance: Floats, width: float, not_more: Floats) -> Answers:
         """`by_chance` sorted; `width` in standard errors."""

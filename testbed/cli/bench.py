@@ -118,7 +118,7 @@ def packet_command(seconds: float, seed: int, as_json: bool) -> int:
 
 @bench.command("judge", epilog="\b\nExample:\n  testbed bench judge --json\n  testbed bench judge --runs 2000")
 @click.option(
-    "--runs", default=400, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
+    "--runs", default=160, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
 )
 @click.option("--pairs", default=8, show_default=True, type=click.IntRange(6, 16), help="Pairs of windows in a run.")
 @click.option("--flows", default=120, show_default=True, type=click.IntRange(12, 5000), help="Flows in a run.")

@@ -35,7 +35,7 @@ _PILOTS = 10
 class Sizes:
     """How much is played: `runs` unchanged ones over all noise models, and the size of the one that is timed."""
 
-    runs: int = 400
+    runs: int = 160
     pairs: int = 8
     flows: int = 120
     timed_flows: int = 10_000
@@ -123,8 +123,7 @@ def _changed(
 def _smallest(play: Play, sizes: Sizes, size: Size, seed: int, figures: dict[str, float]) -> None:
     """The smallest effect on a class, told from windows as is, beside the one that dose and response give."""
     whole = members(size, _CLASS)
-    for kpi in KPIS:
-        told = _told(size, seed, kpi)
+    for kpi, told in _told(size, seed).items():
         doses = [told * factor for factor in _DOSES]
         found = []
         for dose in doses:
@@ -149,9 +148,9 @@ def dose_at(doses: Sequence[float], found: Sequence[float], power: float = 0.8) 
     return float((stats.norm.ppf(power) - start) / slope)
 
 
-def _told(size: Size, seed: int, kpi: str) -> float:
-    """On the KPI's scale, from the control windows of earlier runs: what a run says before it starts."""
-    told = []
+def _told(size: Size, seed: int) -> dict[str, float]:
+    """By KPI, on its scale, from the control windows of earlier runs: what a run says before it starts."""
+    told: dict[str, list[float]] = {kpi: [] for kpi in KPIS}
     allowed = {name: Tolerance(MARGIN, 0.0) for name in KPIS}
     for pilot in range(_PILOTS):
         run = windows(size, MODELS[0], Truth(), seed + 6_000_000 + pilot)
@@ -159,13 +158,10 @@ def _told(size: Size, seed: int, kpi: str) -> float:
         between = faces(run.kpis, run.flows, layout, (Arm.AS_IS, Arm.CONTROL), layout.controls)
         grouping = Grouping.of(Roster.of(run.flows), tuple(run.flows["flow_id"]), frozenset())
         levels = group_levels(between, grouping, allowed, Rules().floor)
-        found = smallest_effects(levels, size.pairs, alphas(size.pairs, ALPHA)[1], pilot)
-        told += [
-            one.worsening
-            for one in found
-            if one.level.kpi.name == kpi and not one.level.tail and one.subject.name == f"class{_CLASS}"
-        ]
-    return float(np.median(told))
+        for one in smallest_effects(levels, size.pairs, alphas(size.pairs, ALPHA)[1], pilot):
+            if one.subject.name == f"class{_CLASS}" and one.level.kpi.name in told and not one.level.tail:
+                told[one.level.kpi.name].append(one.worsening)
+    return {kpi: float(np.median(found)) for kpi, found in told.items()}
 
 
 def _timed(flows: int, seed: int) -> dict[str, float]:
