@@ -35,6 +35,8 @@ __all__ = ["PAUSE_NS", "Metered", "PayloadStore", "StreamMeter", "Timeouts", "me
 
 PAUSE_NS = 200_000_000
 UNTIMED = Timeouts()
+CHUNK_OCTETS = 8 << 20
+"""Large enough that a chunk's own work is lost in its packets', small enough that its columns stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read_traffic(
     With flows_only there are no messages, segments and payloads; with inner, the flows are those inside of tunnels.
     Raises InvalidCapture as PacketStream does.
     """
-    stream = PacketStream(paths, inner=inner)
+    stream = PacketStream(paths, chunk_octets=CHUNK_OCTETS, inner=inner)
     whole = _at_once(ahead(stream), StreamMeter(timeouts, flows_only=flows_only))
     return replace(whole, skipped=stream.skipped + whole.skipped)
 
