@@ -65,7 +65,7 @@ def ip_headers(
     reasons.fail(~six & (header < _IPV4_OCTETS), "bad_ip_header")
     total = (first & 0xFFFF).astype(np.int64)
     from_wire = total == 0
-    length = np.where(from_wire, wire_end - at, total)
+    length = np.where(from_wire, wire_end - at, total) if from_wire.any() else total
     headers = IpHeaders(
         version=version,
         protocol=((third >> 16) & 0xFF).astype(np.uint8),

@@ -63,14 +63,15 @@ def to_network(octets: Octets, at: Int64, end: Int64, kind: UInt8, reasons: Reas
     for _ in range(_MOST_LAYERS):
         if not len(leads):
             break
-        here = kind[leads]
+        chosen = slice(None) if len(leads) == len(kind) else leads
+        here = kind[chosen]
         for one in np.flatnonzero(np.bincount(here)).tolist():
-            rows = leads if len(leads) == len(kind) and (here == one).all() else leads[here == one]
+            rows = chosen if (here == one).all() else leads[here == one]
             at[rows], kind[rows] = _LAYERS[one](octets, at[rows])
-        beyond = leads[at[leads] > end[leads]]
+        beyond = leads[at[chosen] > end[chosen]]
         reasons.fail_rows(beyond, "truncated_link_header")
         kind[beyond] = NOT_IP
-        leads = leads[kind[leads] >= ETHERNET]
+        leads = leads[kind[chosen] >= ETHERNET]
     reasons.fail_rows(leads, "too_many_layers")
     reasons.fail(kind == ARP, "arp")
     reasons.fail(kind == NOT_IP, "not_ip")

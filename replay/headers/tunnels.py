@@ -1,4 +1,4 @@
-"""What tunnels carry: VXLAN, GENEVE, GTP-U, GRE with ERSPAN, IP in IP. Knows where a tunnel's header ends, not what follows.
+"""What tunnels carry: VXLAN, GENEVE, GTP-U, GRE with ERSPAN, IP in IP. Knows where their headers end, not what follows.
 
 References: RFC 7348 (VXLAN), 8926 (GENEVE), 2784, 2890 and 2637 (GRE), 2003 and 2473 (IP in IP),
 3GPP TS 29.281 (GTP-U),
