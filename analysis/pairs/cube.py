@@ -37,10 +37,6 @@ class Face:
         """Where both arms have a number: what one of them lacks says nothing about the KPI, only about the ending."""
         return np.asarray(np.isfinite(self.before) & np.isfinite(self.after))
 
-    def swapped(self) -> Face:
-        """The arms exchanged."""
-        return Face(self.kpi, self.after, self.before, self.trials)
-
 
 def faces(
     kpis: pd.DataFrame, flows: pd.DataFrame, layout: Layout, arms: tuple[Arm, Arm], pairs: Sequence[int]

@@ -6,7 +6,7 @@ A class is a service on its path, as the flow table names it. May not know tests
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ class Level:
     subjects: tuple[Subject, ...]
     block: Block
 
+    def turned(self) -> Level:
+        """The question turned round: whether what came first is worse."""
+        return Level(self.kpi, self.tail, self.subjects, replace(self.block, worse=-self.block.worse))
+
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
@@ -88,8 +92,9 @@ def flow_levels(
         if kpi.name not in tolerances:
             continue
         tolerance = tolerances[kpi.name]
-        rows = np.flatnonzero((face.comparable.sum(axis=1) >= floor) & grouping.kept)
-        use, trials = face.comparable[rows], face.trials[rows][:, None]
+        comparable = face.comparable
+        rows = np.flatnonzero((comparable.sum(axis=1) >= floor) & grouping.kept)
+        use, trials = comparable[rows], face.trials[rows][:, None]
         before, after = scaled(kpi, face.before[rows], trials), scaled(kpi, face.after[rows], trials)
         worse = np.where(use, worsening(kpi, after, before), np.nan)
         base = _typical(kpi, face.before[rows], use)
@@ -111,19 +116,18 @@ def group_levels(
     faces: Sequence[Face], grouping: Grouping, tolerances: Mapping[str, Tolerance], floor: int
 ) -> tuple[Level, ...]:
     """Every class and the network per KPI, and the slowest tenth of classes of 20 flows or more."""
-    everyone = np.flatnonzero(grouping.kept)
+    groups = [_Group(Scope.CLASS, name, grouping.priority(rows), rows) for name, rows in grouping.classes.items()]
+    network = _Group(Scope.NETWORK, NETWORK, "normal", np.flatnonzero(grouping.kept))
+    large = [group for group in groups if len(group.rows) >= TAIL_MINIMUM_FLOWS]
+    weights = np.array([criticality(priority).share for priority in grouping.priorities])
     levels = []
     for face in faces:
         kpi = face.kpi
         tolerance = tolerances.get(kpi.name, kpi.tolerance)
-        groups = [(Scope.CLASS, name, grouping.priority(rows), rows) for name, rows in grouping.classes.items()]
-        groups.append((Scope.NETWORK, NETWORK, "normal", everyone))
-        weights = np.array([criticality(priority).share for priority in grouping.priorities])
-        levels.append(_level(face, False, tolerance, floor, [_Group(*one, weights) for one in groups]))
+        view = _View(face, face.comparable, weights, _middle(face.before), _middle(face.after))
+        levels.append(_level(view, False, tolerance, floor, [*groups, network]))
         if kpi.tail is not None:
-            wide = kpi.tail.widened(tolerance)
-            large = [_Group(*one, weights) for one in groups[:-1] if len(one[3]) >= TAIL_MINIMUM_FLOWS]
-            levels.append(_level(face, True, wide, floor, large))
+            levels.append(_level(view, True, kpi.tail.widened(tolerance), floor, large))
     return tuple(level for level in levels if level.subjects)
 
 
@@ -133,20 +137,31 @@ class _Group:
     name: str
     priority: str
     rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A face with what all its groups need: where it can be compared, flows' weights, their medians for people."""
+
+    face: Face
+    comparable: npt.NDArray[np.bool_]
     weights: Floats
+    was: Floats
+    now: Floats
 
 
-def _level(face: Face, tail: bool, tolerance: Tolerance, floor: int, groups: Sequence[_Group]) -> Level:
+def _level(view: _View, tail: bool, tolerance: Tolerance, floor: int, groups: Sequence[_Group]) -> Level:
     series, subjects, limits, multipliers = [], [], [], []
+    face = view.face
     for group in groups:
-        flows = face.comparable[group.rows].any(axis=1)
+        flows = view.comparable[group.rows].any(axis=1)
         rows = group.rows[flows]
         if tail and len(rows) < TAIL_MINIMUM_FLOWS:
             continue
-        use = face.comparable[rows]
+        use = view.comparable[rows]
         if int(use.any(axis=0).sum()) < floor:
             continue
-        worse, base, was, now, trials = (_tail if tail else _whole)(face, rows, use, group.weights[rows])
+        worse, base, was, now, trials = (_tail if tail else _whole)(view, rows, use)
         rank = criticality(group.priority)
         series.append(worse)
         subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now))
@@ -160,9 +175,9 @@ _Series = tuple[Floats, float, float, float, float]
 """How much worse in each pair; the baseline; before and after for people; trials."""
 
 
-def _whole(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], weights: Floats) -> _Series:
+def _whole(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_]) -> _Series:
     """Ratios and counts are pooled over the flows of a window; else the mean of the flows' own differences is taken."""
-    kpi = face.kpi
+    face, kpi, weights = view.face, view.face.kpi, view.weights[rows]
     before, after = face.before[rows], face.after[rows]
     if scale_of(kpi) is Scale.LOG:
         own = np.where(use, worsening(kpi, scaled(kpi, after), scaled(kpi, before)), 0.0)
@@ -170,7 +185,7 @@ def _whole(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], 
         base = np.log(_typical(kpi, before, use))
         known = np.isfinite(base)
         middle = float(np.exp(np.average(base[known], weights=weights[known])))
-        return worse, middle, float(np.nanmedian(_middle(before))), float(np.nanmedian(_middle(after))), 1.0
+        return worse, middle, _median(view.was[rows]), _median(view.now[rows]), 1.0
     trials = face.trials[rows] if scale_of(kpi) is Scale.LOG_ODDS else np.ones(len(rows))
     early, late = (_share(np.where(use, values, 0.0), use, trials) for values in (before, after))
     pooled = (use * trials[:, None]).sum(axis=0)
@@ -179,8 +194,8 @@ def _whole(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], 
     return worse, was, was, now, float(np.median(pooled[pooled > 0]))
 
 
-def _tail(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], _weights: Floats) -> _Series:
-    full = use.all(axis=0)
+def _tail(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_]) -> _Series:
+    face, full = view.face, use.all(axis=0)
     edges = []
     for values in (face.before[rows], face.after[rows]):
         masked = np.where(use, values, np.nan)
@@ -196,8 +211,8 @@ def _tail(face: Face, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], _
         edges.append(edge)
     early, late = edges
     worse = worsening(face.kpi, scaled(face.kpi, late), scaled(face.kpi, early))
-    was = float(np.nanmedian(early))
-    return worse, was, was, float(np.nanmedian(late)), 1.0
+    was = _median(early)
+    return worse, was, was, _median(late), 1.0
 
 
 def _share(values: Floats, use: npt.NDArray[np.bool_], weights: Floats) -> Floats:
@@ -214,6 +229,11 @@ def _typical(kpi: Kpi, values: Floats, use: npt.NDArray[np.bool_]) -> Floats:
     if scale_of(kpi) is Scale.LOG:
         return np.asarray(np.exp(np.where(use, scaled(kpi, values), 0.0).sum(axis=1) / counts))
     return np.asarray(np.where(use, values, 0.0).sum(axis=1) / counts)
+
+
+def _median(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def _middle(values: Floats) -> Floats:

@@ -237,12 +237,12 @@ class _Case:
         alpha = max(self.rules.control_alpha, smallest_p(pairs))
         signs = flips(pairs, self.seed)
         grouping = Grouping.of(self.roster, self.flow_ids, frozenset())
-        for turned in (self.controls, tuple(face.swapped() for face in self.controls)):
-            levels = (
-                *group_levels(turned, grouping, self.tolerances, self.rules.floor),
-                *self.flow_levels(turned, grouping),
-            )
-            worse = [one for one in effects(levels, signs, alpha) if one.answer is Answer.INFERIOR]
+        levels = (
+            *group_levels(self.controls, grouping, self.tolerances, self.rules.floor),
+            *self.flow_levels(self.controls, grouping),
+        )
+        for asked_of in (levels, tuple(level.turned() for level in levels)):
+            worse = [one for one in effects(asked_of, signs, alpha) if one.answer is Answer.INFERIOR]
             if worse:
                 return (f"A' is not like A though nothing was changed: {sentence(worse[0])}",)
         return ()

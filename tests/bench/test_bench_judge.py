@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from analysis.pairs.design import Arm
 from testbed.bench.judge import rivals
 from testbed.bench.judge.bench import dose_at, upper_bound
 from testbed.bench.judge.synthetic import MODELS, NoiseModel, Size, Truth, members, windows

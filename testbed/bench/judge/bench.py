@@ -43,7 +43,7 @@ class Sizes:
     @property
     def changed_runs(self) -> int:
         """Runs for each injected effect."""
-        return max(20, self.runs // 10)
+        return min(max(20, self.runs // 10), 100)
 
 
 def bench_judge(sizes: Sizes, seed: int = 0) -> BenchResult:
