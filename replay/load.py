@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from replay.schedule import TCP, UDP
+
 COPY = "~"
 """Between a flow's id and the number of its copy; the captured flow itself is number 1 and has none."""
 
@@ -21,11 +23,17 @@ FIRST_PORT, LAST_PORT = 1_024, 61_000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The flows with their copies, the messages of both, and copies for which there was no port, with the reason."""
+    """The flows and behind them their copies, the messages of both, and copies without a port, with the reason."""
 
     flows: pd.DataFrame
     messages: pd.DataFrame
     left_out: dict[str, str]
+    captured: int
+
+    @property
+    def copies(self) -> pd.DataFrame:
+        """The copies alone."""
+        return self.flows.iloc[self.captured :]
 
 
 def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: int = 0) -> Loaded:
@@ -33,7 +41,7 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
 
     Copies begin a little after their flow, spread evenly over the mean time between flows, so that more load is not
     more burst. A copy's port is free at its address: no flow and no other copy uses it, and nobody is known to listen
-    there. Raises ValueError when `load` is below 1.
+    there. What has no ports has no copies. Raises ValueError when `load` is below 1.
     """
     if load < 1:
         raise ValueError(f"load must be at least 1, found {load}")
@@ -43,7 +51,7 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
     gap_ns = span_ns / max(1, len(flows))
     copies: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    for flow in flows.to_dict("records"):
+    for flow in flows[flows["protocol"].isin((TCP, UDP))].to_dict("records"):
         flow_id = str(flow["flow_id"])
         count = whole + (_chance(seed, flow_id) < share)
         for number in range(2, count + 1):
@@ -56,12 +64,13 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
             moved = {"start_ns": int(flow["start_ns"]) + shift_ns, "end_ns": int(flow["end_ns"]) + shift_ns}
             copies.append({**{str(k): v for k, v in flow.items()}, "flow_id": name, "source_port": port, **moved})
     if not copies:
-        return Loaded(flows, messages, left_out)
+        return Loaded(flows, messages, left_out, len(flows))
     added = pd.DataFrame(copies, columns=flows.columns).astype(flows.dtypes.to_dict())
     return Loaded(
         pd.concat([flows, added], ignore_index=True),
         pd.concat([messages, *_said(messages, added)], ignore_index=True),
         left_out,
+        len(flows),
     )
 
 

@@ -34,11 +34,16 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How flows are replayed, who sends what goes as packets, and the loads beside them as they were written."""
+    """How flows are replayed, who sends what goes as packets, and the loads beside them as they were written.
+
+    Flows over sockets are replayed `load` times each; `seed` chooses those that a fraction copies.
+    """
 
     mode: Mode = Mode.SESSION
     sender: Sender = Sender.OWN
     background: tuple[str, ...] = ()
+    load: float = 1.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

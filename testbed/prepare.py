@@ -13,6 +13,7 @@ import pandas as pd
 
 from replay.errors import InvalidCapture
 from replay.flow_priority import Rule, classified
+from replay.load import multiplied
 from replay.meter import read_traffic
 from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
@@ -124,14 +125,15 @@ def prepared(
         raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
     flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
+    loaded = multiplied(carried.over_sockets(placed.flows), traffic.messages, manner.load, manner.seed)
     plan = schedule(
-        carried.over_sockets(placed.flows),
-        traffic.messages,
+        loaded.flows,
+        loaded.messages,
         traffic.payloads,
         lambda address: node_of(lab.topology, address),
         speed or rules.speed,
     )
-    unplayable = dict(plan.unplayable)
+    unplayable = {**loaded.left_out, **dict(plan.unplayable)}
     as_packets = carried.as_packets(placed.flows, unplayable)
     packets = carried.plan(as_packets, placed.flows, lab.topology, plan.speed)
     if not plan.scripts and not packets:
@@ -142,7 +144,8 @@ def prepared(
         for flow_id in as_packets["flow_id"]:
             unplayable.pop(flow_id, None)
         unplayable.update(packets.unplayable)
-    playable = placed.flows[~placed.flows["flow_id"].isin(list(unplayable))].reset_index(drop=True)
+    everyone = pd.concat([placed.flows, loaded.copies]) if len(loaded.copies) else placed.flows
+    playable = everyone[~everyone["flow_id"].isin(list(unplayable))].reset_index(drop=True)
     return Case(
         lab,
         edit,

@@ -47,6 +47,7 @@ def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ())
             "restored": plan.restored,
             "seed": plan.seed,
             "speed": case.schedule.speed,
+            "load": case.manner.load,
             "window_seconds": round(case.schedule.duration_ns / 1e9, 3),
         },
         "flows": {"replayed": len(case.flows), "left_out": _counted(case.placed.left_out)},

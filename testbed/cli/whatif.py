@@ -46,6 +46,9 @@ NOT_RESTORED = 4
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Use this policy.yaml, not the lab's own.")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
+@click.option(
+    "--load", default=1.0, show_default=True, type=click.FloatRange(min=1), help="Replay so many copies of each flow."
+)
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
 @click.option(
@@ -68,7 +71,13 @@ NOT_RESTORED = 4
     metavar="LOAD",
     help="iperf3 load beside the flows: h1>web1:20M, or 20M from the edge to the busiest server.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of loss and the like on links.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Of losses on links, and of which flows are copied.",
+)
 @click.option(
     "--place-by-model",
     "model",
@@ -88,6 +97,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     capture: tuple[Path, ...],
     policy: Path | None,
     speed: float | None,
+    load: float,
     baseline: int | None,
     treatment: int | None,
     mode: str,
@@ -111,7 +121,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     with clock.stretch("validate_s"), _imported(runs) as work:
         opened = open_lab(lab, work, devices)
         try:
-            manner = Manner(Mode(mode), Sender(sender), background)
+            manner = Manner(Mode(mode), Sender(sender), background, load, seed)
             case = prepared(opened.lab, change, devices, capture, policy, speed, manner, model=model)
         except InvalidLoad as expected:
             raise click.BadParameter(str(expected), param_hint="--background") from None
