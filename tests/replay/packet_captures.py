@@ -9,7 +9,7 @@ from pathlib import Path
 
 EPOCH_NS = 1_700_000_000_000_000_000
 GRE, ESP, AH, SCTP, OSPF = 47, 50, 51, 132, 89
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 
 
 def ip4(
@@ -34,6 +34,11 @@ def tcp(ports: tuple[int, int], sequence: int, acknowledgement: int, flags: int,
 def udp(ports: tuple[int, int], payload: bytes) -> bytes:
     """A UDP datagram without a right checksum."""
     return struct.pack("!HHHH", *ports, 8 + len(payload), 0xBAD) + payload
+
+
+def echo(kind: int, number: int) -> bytes:
+    """An echo request or answer without a right checksum."""
+    return struct.pack("!BBHHH", kind, 0, 0xBAD, 77, number) + b"ping"
 
 
 def gre(number: int, octets: int = 40) -> bytes:

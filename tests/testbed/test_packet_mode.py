@@ -22,10 +22,28 @@ from testbed.packet_mode import packet_mode, player_of
 from testbed.placement import END_POINTS
 from testbed.shadow import Shadow
 from testbed.silence import TABLE, unanswered
-from tests.replay.packet_captures import ESP, GRE, ICMP, SCTP, TCP, UDP, capture, conversation, esp, gre, ip4, tcp, udp
+from tests.replay.packet_captures import (
+    ESP,
+    GRE,
+    ICMP,
+    ICMPV6,
+    SCTP,
+    TCP,
+    UDP,
+    capture,
+    conversation,
+    echo,
+    esp,
+    gre,
+    ip4,
+    ip6,
+    tcp,
+    udp,
+)
 from tests.testbed.labs import files, link, node, on_shadow, topology
 
 CLIENT, SERVER, OTHER = "198.51.100.7", "10.1.0.11", "198.51.100.9"
+CLIENT6, SERVER6 = "2001:db8:100::7", "2001:db8:1::11"
 QUICK = Timing(drain_ns=120_000_000)
 OPEN = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{more}COMMIT\n"
 
@@ -61,19 +79,24 @@ def lab(folder: Path, rules: str = "", mtu: int = 1_500, rate_bps: int | None = 
         [
             node(
                 "outside",
-                {"eth0": ["192.0.2.1/24"]},
+                {"eth0": ["192.0.2.1/24", "2001:db8:f::1/64"]},
                 "edge",
-                {"10.0.0.0/8": "192.0.2.2"},
-                ["198.51.100.0/24"],
+                {"10.0.0.0/8": "192.0.2.2", "2001:db8:1::/64": "2001:db8:f::2"},
+                ["198.51.100.0/24", "2001:db8:100::/48"],
             ),
             node(
                 "fw1",
-                {"ens3": ["192.0.2.2/24"], "ens4": ["10.1.0.1/24"]},
+                {"ens3": ["192.0.2.2/24", "2001:db8:f::2/64"], "ens4": ["10.1.0.1/24", "2001:db8:1::1/64"]},
                 "firewall",
-                {"198.51.100.0/24": "192.0.2.1"},
+                {"198.51.100.0/24": "192.0.2.1", "2001:db8:100::/48": "2001:db8:f::1"},
                 configs=files(folder, "fw1", {"iptables.rules": text}),
             ),
-            node("web1", {"eth0": [f"{SERVER}/24"]}, "host", {"0.0.0.0/0": "10.1.0.1"}),
+            node(
+                "web1",
+                {"eth0": [f"{SERVER}/24", f"{SERVER6}/64"]},
+                "host",
+                {"0.0.0.0/0": "10.1.0.1", "::/0": "2001:db8:1::1"},
+            ),
         ],
         [link("outside:eth0", "fw1:ens3", mtu, rate_bps), link("fw1:ens4", "web1:eth0", mtu)],
     )
@@ -252,6 +275,25 @@ def test_a_translated_flow_is_matched_by_what_translation_leaves_alone(tmp_path)
     seen = played(tmp_path, packets, nat, all_flows=True)
     assert seen.reasons == {}
     assert seen.flow(UDP)["one_way_delay_forward_ns"] > 0
+
+
+def test_the_same_over_ipv6_with_echo_that_no_kernel_doubles(tmp_path):
+    packets = []
+    for n in range(20):
+        packets += [
+            (2_000 * n, ip6(CLIENT6, SERVER6, ESP, esp(n))),
+            (2_000 * n + 300, ip6(CLIENT6, SERVER6, UDP, udp((5_000, 53), b"question %d" % n))),
+            (2_000 * n + 600, ip6(CLIENT6, SERVER6, ICMPV6, echo(128, n))),
+            (2_000 * n + 900, ip6(SERVER6, CLIENT6, ICMPV6, echo(129, n))),
+        ]
+    odd = played(tmp_path, packets)
+    assert (odd.reasons, odd.way(ESP, 0)["arrived"]) == ({}, 20)
+    all_of_them = played(tmp_path, packets, all_flows=True)
+    assert all_of_them.reasons == {}
+    assert all_of_them.way(UDP, 0)["arrived"] == 20
+    assert (all_of_them.way(ICMPV6, 0)["arrived"], all_of_them.way(ICMPV6, 1)["arrived"]) == (20, 20)
+    assert all_of_them.way(ICMPV6, 1)["duplicates"] == 0, "the kernel answered as well"
+    assert all_of_them.spared["web1"] == 40
 
 
 def test_a_router_that_says_no_is_heard(tmp_path):
