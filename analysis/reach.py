@@ -170,10 +170,13 @@ def _access_findings(rows: Rows, changes: Mapping[str, str], opened: Severity) -
         if (_way(row) in opened_already) if change == OPENED else (_way(row)[1:] in closed_already):
             continue
         wanted = bool(row["wanted"]) and change == OPENED
-        key = (change, str(row["origin"]), _service(row), wanted, str(row["expected"]))
+        # what one changed line opens is one finding, whatever the ports
+        origin = str(row["origin"])
+        key = (change, origin, str(row["protocol"]) if origin else _service(row), wanted, str(row["expected"]))
         groups.setdefault(key, []).append(row)
     found = []
-    for (change, _, service, wanted, _), own in groups.items():
+    for (change, _, _, wanted, _), own in groups.items():
+        service = _listed(list(dict.fromkeys(_service(row) for row in own)))
         probes = tuple(str(row["probe_id"]) for row in own)
         refused = {str(row["expected"]) for row in own} - {"", ACCEPTED}
         if change == CLOSED and refused == {"unanswered"} and own[0]["protocol"] == _UDP:

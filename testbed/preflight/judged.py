@@ -172,6 +172,9 @@ def _finished(finding: Finding, probes: Sequence[Probe], reach: Reach) -> Findin
     flows = tuple(sorted(flow for probe in probes for flow in probe.members))
     origin = next((probe.origin for probe in probes if probe.origin is not None), None)
     moved = {reach.changes[probe.probe_id] for probe in probes} & {OPENED, CLOSED}
+    if finding.blame is not None and origin is not None and origin.file.endswith("/haproxy.cfg") and moved:
+        # of a new section the line that opens it
+        finding = finding.with_blame(replace(finding.blame, file=origin.file, line=origin.line, text=origin.text))
     if finding.blame is None and origin is not None and moved and finding.verdict is not Severity.INFO:
         finding = finding.with_blame(_probed(origin, len(probes)))
     return replace(finding, flows=flows)

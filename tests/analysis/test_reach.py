@@ -100,6 +100,15 @@ def test_openings_are_one_finding_a_changed_line_and_service():
     assert [len(probes) for _, probes in judged(*rows).findings] == [2, 1]
 
 
+def test_the_ports_of_one_line_are_told_together():
+    rows = [
+        row(str(port), "denied", "accepted", "rule", origin="x", destination_port=port) for port in range(7000, 7005)
+    ]
+    assert "tcp/7000, tcp/7001, tcp/7002 and 2 more to 203.0.113.10" in only(judged(*rows)).effect
+    loose = [row(str(port), "denied", "accepted", "service", destination_port=port) for port in (1, 2)]
+    assert len(judged(*loose).findings) == 2
+
+
 def test_the_way_of_a_class_is_not_told_twice():
     twin = row("a", "accepted", "unanswered", "service", probe_id="t")
     reach = judged(row("a", "accepted", "unanswered"), twin)

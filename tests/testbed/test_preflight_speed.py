@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from replay.ofcm.membership import class_of_flows
 from replay.schedule import FORWARD, REVERSE, TCP, FlowScript, Message, Schedule
@@ -49,6 +50,7 @@ def flows() -> tuple[pd.DataFrame, Schedule]:
     return pd.DataFrame(rows), Schedule(tuple(scripts), 1.0, 1_000_000_000)
 
 
+@pytest.mark.slow
 def test_five_hundred_classes_take_less_than_ten_seconds_a_pass_even_when_half_are_closed(tmp_path):
     table, schedule = flows()
     of, _ = class_of_flows(table)
