@@ -16,13 +16,13 @@ from replay.instrument import Instrument, instrument
 from replay.meter import PAUSE_NS, meter, read_traffic
 from replay.packets import read_packets
 from replay.schedule import Schedule, schedule
-from replay.session import Listener, Player, PlayResult
+from replay.session import Listener, Player, PlayerFailed, PlayResult
 from replay.silences import shortened, silences
 from replay.tap import Tap, Taps
 from testbed.bench.fidelity_lab import FAR, NEAR, WIRE, FidelityLab, lab_for
 from testbed.bench.fidelity_report import FidelityReport
 from testbed.devices.registry import known_devices
-from testbed.errors import InvalidInput, NotReady
+from testbed.errors import InvalidInput, NotReady, Unsupported
 from testbed.network.probe import probe
 from testbed.sandbox import SCRATCH, Sandbox
 from testbed.shadow import Shadow, built
@@ -39,7 +39,11 @@ CLOCK_SLACK_NS = 1_000_000
 
 
 def bench_fidelity(capture: Path, speed: float, longest_silence_s: float) -> FidelityReport:
-    """Replay a capture once and compare; raises InvalidInput when it is none or holds no flow that can be replayed."""
+    """Replay a capture once and compare.
+
+    Raises InvalidInput when it is none or holds no flow that can be replayed, Unsupported when it is too much for this
+    machine.
+    """
     try:
         captured = read_traffic([capture])
     except InvalidCapture as problem:
@@ -59,7 +63,10 @@ def bench_fidelity(capture: Path, speed: float, longest_silence_s: float) -> Fid
                 "TCP or UDP flows between two addresses",
             )
         recording = Recording(flows, messages, captured.segments, captured.payloads)
-        fidelity, told, seconds = Sandbox("fidelity", (Path(work),)).call(lambda: _replayed(lab, plan, recording))
+        try:
+            fidelity, told, seconds = Sandbox("fidelity", (Path(work),)).call(lambda: _replayed(lab, plan, recording))
+        except PlayerFailed as problem:
+            raise Unsupported(f"to replay {capture}: {problem}", "replay fewer flows, or slower") from None
     left_out = Counter([*lab.left_out.values(), *(reason for _, reason in plan.unplayable)])
     return FidelityReport(fidelity, told, len(flows), left_out, len(quiet), quiet.total_cut_ns, speed, seconds)
 
