@@ -81,6 +81,11 @@ class Taps(ChildOwner):
         listening = _Listening(tuple(taps), blocks, block_octets)
         self._child = Child("taps", listening.run, keep=[tap.netns_fd for tap in taps])
 
+    @property
+    def pid(self) -> int:
+        """The tap process's id."""
+        return self._child.pid
+
     def start(self) -> None:
         """Fork the process; returns when every ring is open."""
         try:

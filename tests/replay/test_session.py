@@ -1,6 +1,7 @@
 """The player against real kernels: routers, stateful firewalls, NAT and HAProxy."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from replay.schedule import TCP, UDP, FlowScript, Schedule
 from replay.session import Listener, Patience, Player, PlayerFailed, PlayResult
 from replay.synthesis import synthesised
+from replay.tap import Tap, Taps
 from tests.replay.netns import Net, apart, routed
 from tests.replay.scripts import FORWARD, NAT, REVERSE, STATEFUL, plan, request, response, script
 
@@ -372,6 +374,26 @@ def test_the_player_dies_with_its_parent() -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not Path(f"/proc/{pid}").exists() or "Z (zombie)" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_the_player_and_the_taps_hold_nothing_open_that_they_do_not_need() -> None:
+    def body(net: Net) -> list[set[str]]:
+        routed(net)
+        reader, writer = os.pipe()
+        pipe = str(Path(f"/proc/self/fd/{writer}").readlink())
+        with (
+            Player(plan(), net.fds, [Listener("server", TCP, 8080)], shards=2) as player,
+            Taps([Tap("server", net.fds["server"])]) as taps,
+        ):
+            found = []
+            for pid in (*player.pids, taps.pid):
+                links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+                found.append({link for link in links if link == pipe or link.startswith("net:")})
+        os.close(reader)
+        os.close(writer)
+        return [{"pipe" if link == pipe else "net" for link in links} for links in found]
+
+    assert apart(body) == [{"net"}, {"net"}, {"net"}]
 
 
 def test_a_listener_that_cannot_be_opened_is_named() -> None:
