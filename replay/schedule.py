@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from replay.flow_priority import PRIORITIES
 from replay.http_framing import one_request, one_response, tagged
 from replay.synthesis import synthesised
 
@@ -19,6 +20,7 @@ TCP = 6
 UDP = 17
 FORWARD = 0
 REVERSE = 1
+_RANK = {priority: rank for rank, priority in enumerate(PRIORITIES)}
 _IP_AND_TCP_HEADER_OCTETS = 52
 _IP_AND_UDP_HEADER_OCTETS = 28
 
@@ -148,7 +150,7 @@ def schedule(
     unplayable: list[tuple[str, str]] = []
     epoch = int(flows["start_ns"].min()) if len(flows) else 0
     duration = 0
-    for row in flows.sort_values("start_ns", kind="stable").to_dict("records"):
+    for row in _in_order(flows).to_dict("records"):
         flow = _Flow.of(row)
         node = place(flow.source[0])
         reason = _unplayable(flow, node)
@@ -172,6 +174,12 @@ def schedule(
         scripts.append(_as_http(script) if flow.application == "http" else script)
         duration = max(duration, int((flow.end_ns - epoch) / speed))
     return Schedule(tuple(scripts), speed, duration, tuple(unplayable))
+
+
+def _in_order(flows: pd.DataFrame) -> pd.DataFrame:
+    """By start, and of one start by priority: where the player is late, the more important flow goes first."""
+    rank = flows["priority"].map(_RANK).fillna(_RANK["normal"])
+    return flows.assign(_rank=rank).sort_values(["start_ns", "_rank"], kind="stable").drop(columns="_rank")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from replay.schedule import Schedule
 from replay.servers import Listener
 from replay.shards import HOME, Lines, processors, shards_for
 
-__all__ = ["Listener", "Patience", "Play", "PlayResult", "Player", "PlayerFailed"]
+__all__ = ["Listener", "Patience", "Play", "PlayResult", "Player", "PlayerFailed", "open_files"]
 
 PlayerFailed = ChildFailed
 _DESCRIPTORS_OF_OUR_OWN = 200
@@ -124,14 +124,21 @@ class Player(ChildOwner):
     def _check_descriptors(self, listeners: Sequence[Listener]) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        open_flows = self._schedule.concurrency(self._patience.message_timeout_ns)
-        share = open_flows if self._shards == 1 else int(open_flows / self._shards * _UNEVEN)
-        wanted = 2 * share + 2 * len(listeners) + _DESCRIPTORS_OF_OUR_OWN
+        wanted = open_files(self._schedule, len(listeners), self._patience, self._shards)
         if hard != resource.RLIM_INFINITY and wanted > hard:
+            open_flows = self._schedule.concurrency(self._patience.message_timeout_ns)
             raise PlayerFailed(
                 f"{open_flows} flows at once need {wanted} open files, this machine allows {hard}: "
                 "lower the speed or replay fewer flows"
             )
+
+
+def open_files(schedule: Schedule, listeners: int, patience: Patience, shards: int | None = None) -> int:
+    """How many files one process of a player has open when most flows are: both ends of a flow are sockets of it."""
+    shards = shards or shards_for(_events_per_s(schedule), processors())
+    open_flows = schedule.concurrency(patience.message_timeout_ns)
+    share = open_flows if shards == 1 else int(open_flows / shards * _UNEVEN)
+    return 2 * share + 2 * listeners + _DESCRIPTORS_OF_OUR_OWN
 
 
 def _events_per_s(schedule: Schedule) -> float:

@@ -114,6 +114,7 @@ def document(
             "instrument": _instrument(judgement, records),
             "windows": summary(kpis, records) if len(kpis) else [],
             "classes": [each.to_json() for each in judgement.classes],
+            "sampled": [share.to_json() for share in case.sampled],
             "timings": {name: round(value, 3) for name, value in timings.items()},
         }
     )

@@ -17,6 +17,7 @@ from replay.load import multiplied
 from replay.meter import read_traffic
 from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
+from replay.sampling import Share
 from replay.schedule import Schedule, schedule
 from testbed.background import Load
 from testbed.beside_load import placed_loads
@@ -45,6 +46,7 @@ class Case:
     """A what-if, ready to be run: the change, the flows it is judged on and the plan of a window.
 
     `packets` is the plan of what is sent as packets, None when nothing is; `background` is beside the flows.
+    `sampled` has every class's share where there was not room for all flows.
     """
 
     lab: Lab
@@ -58,6 +60,7 @@ class Case:
     background: tuple[Load, ...] = ()
     manner: Manner = ORDINARY
     notes: tuple[Note, ...] = ()
+    sampled: tuple[Share, ...] = ()
 
     @property
     def flows(self) -> pd.DataFrame:

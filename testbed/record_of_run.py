@@ -50,7 +50,11 @@ def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ())
             "load": case.manner.load,
             "window_seconds": round(case.schedule.duration_ns / 1e9, 3),
         },
-        "flows": {"replayed": len(case.flows), "left_out": _counted(case.placed.left_out)},
+        "flows": {
+            "replayed": len(case.flows),
+            "left_out": _counted(case.placed.left_out),
+            "sampled": [share.to_json() for share in case.sampled],
+        },
         "skipped_packets": dict(case.skipped),
         "notes": [str(note) for note in notes],
         "interfaces": interface_names(case.lab.topology),

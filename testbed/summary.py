@@ -156,6 +156,13 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         )
         changed = f"{len(flown.changed)} answered otherwise" if flown.changed else "all answered as before"
         yield _fact("Preflight", tried, changed, bad=False)
+    if verdict.sampled:
+        offered, replayed = (sum(getattr(one, name) for one in verdict.sampled) for name in ("offered", "replayed"))
+        cut = [
+            f"{one.flow_class} {one.replayed} of {one.offered}" for one in verdict.sampled if one.replayed < one.offered
+        ]
+        more = f" and {plural(len(cut) - CLASSES, 'more class')}" if len(cut) > CLASSES else ""
+        yield _fact("Sampled", f"{replayed} of {offered} flows replayed", ", ".join(cut[:CLASSES]) + more, bad=False)
     if verdict.timings.total_s is not None:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
     if report is not None:

@@ -186,6 +186,17 @@ class PreflightEntry(_Part):
     changed: tuple[DispositionEntry, ...] = ()
 
 
+class SampledEntry(_Part):
+    """How much of one class was replayed where there was not room for every flow."""
+
+    flow_class: str = Field(alias="class")
+    priority: Priority = "normal"
+    offered: int
+    replayed: int
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
 class TimingsEntry(_Part):
     """How the wall time was spent, in seconds; null for a step that was not reached."""
 
@@ -219,6 +230,7 @@ class VerdictFile(_Part):
     windows: tuple[WindowEntry, ...] = ()
     classes: tuple[ClassEntry, ...] = ()
     preflight: PreflightEntry | None = None
+    sampled: tuple[SampledEntry, ...] = ()
     timings: TimingsEntry = TimingsEntry()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

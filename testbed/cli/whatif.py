@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import secrets
 import shutil
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 from analysis.verdict import Verdict
 from testbed.background import InvalidLoad
 from testbed.beside_load import unreached
+from testbed.capacity import fitted, told
 from testbed.devices.registry import known_devices
 from testbed.experiment import Clock, Outcome, run
 from testbed.packet_flows import Manner, Mode
@@ -71,12 +73,13 @@ NOT_RESTORED = 4
     metavar="LOAD",
     help="iperf3 load beside the flows: h1>web1:20M, or 20M from the edge to the busiest server.",
 )
+@click.option("--max-flows", type=click.IntRange(min=1), help="Replay at most so many flows, the critical ones first.")
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Of losses on links, and of which flows are copied.",
+    help="Of losses on links, and of which flows are copied or left out.",
 )
 @click.option(
     "--place-by-model",
@@ -103,6 +106,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     mode: str,
     sender: str,
     background: tuple[str, ...],
+    max_flows: int | None,
     seed: int,
     model: Path | None,
     preflight_only: bool,
@@ -125,6 +129,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
             case = prepared(opened.lab, change, devices, capture, policy, speed, manner, model=model)
         except InvalidLoad as expected:
             raise click.BadParameter(str(expected), param_hint="--background") from None
+        case = fitted(case, max_flows, resource.getrlimit(resource.RLIMIT_NOFILE)[1], seed)
     plan = Plan(
         baseline or case.policy.baseline_windows,
         treatment or case.policy.treatment_windows,
@@ -136,6 +141,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     notes = (*opened.notes, *case.notes)
     for note in notes:
         progress.print(f"note: {note}", markup=False, style="yellow")
+    if case.sampled:
+        progress.print(f"note: {told(case.sampled)}", markup=False, style="yellow")
     directory.write_json("run.json", run_record(case, plan, created, notes))
     directory.write_table("flows", case.flows)
     directory.write_text("change.diff", change_diff(case.change))

@@ -128,3 +128,10 @@ def test_concurrency_counts_open_flows_and_those_without_a_close_to_the_end() ->
 def test_a_speed_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match="positive"):
         planned({}, speed=0.0)
+
+
+def test_of_flows_that_start_at_one_time_the_more_important_goes_first() -> None:
+    flows = [{"flow_id": name, "priority": name} for name in ("low", "critical", "normal", "high")]
+    earlier = {"flow_id": "earlier", "priority": "low", "start_ns": 999_999_999}
+    plan = planned(*flows, earlier)
+    assert [script.flow_id for script in plan.scripts] == ["earlier", "critical", "high", "normal", "low"]
