@@ -21,7 +21,7 @@ from replay.columns import Int64
 
 WINDOW_OCTETS = 4 << 20
 _PEEK_OCTETS = 1 << 16
-_NEVER = (1 << 63) - 1
+_NEVER = (1 << 63) - 2
 
 
 class Reordered:
@@ -137,7 +137,7 @@ class Ahead(ABC):
 
     def give(self, before_ns: int) -> Records:
         """The records at hand from before this time."""
-        count = int(np.searchsorted(self._ahead.time_ns, before_ns)) if before_ns < _NEVER else len(self._ahead)
+        count = int(np.searchsorted(self._ahead.time_ns, before_ns))
         given, self._ahead = self._ahead.taken(slice(0, count)), self._ahead.taken(slice(count, None))
         return given
 
@@ -166,17 +166,24 @@ class _File(Ahead):
 
 
 def merged_ahead(files: Sequence[Ahead], block_octets: int) -> Iterator[Records]:
-    """Blocks of the records of several captures, merged by time, until all are done."""
+    """Blocks of the records of several captures, merged by time, until all are done.
+
+    A block ends where the next record of some file is still unread. Those of the same time there come in the order of
+    the files, so what later files have of it waits for that one.
+    """
     while True:
-        frontier = min((file.frontier_ns() for file in files), default=_NEVER)
-        pieces = [given for file in files if len(given := file.give(frontier))]
-        if len(pieces) == 1:
-            yield pieces[0]
-        elif pieces:
-            yield joined([piece.alone() for piece in pieces]).in_time_order()
-        unfinished = [file for file in files if not file.done]
+        unfinished = [place for place, file in enumerate(files) if not file.done]
         if not unfinished:
+            yield from _given([file.give(_NEVER) for file in files])
             return
-        wanted = min(unfinished, key=Ahead.frontier_ns)
-        at_once = sum(file.is_open() for file in files) + (not wanted.is_open())
-        wanted.read(max(block_octets // at_once, 1))
+        wanted = min(unfinished, key=lambda place: files[place].frontier_ns())
+        frontier = files[wanted].frontier_ns()
+        yield from _given([file.give(frontier + (place <= wanted)) for place, file in enumerate(files)])
+        at_once = sum(file.is_open() for file in files) + (not files[wanted].is_open())
+        files[wanted].read(max(block_octets // at_once, 1))
+
+
+def _given(pieces: Sequence[Records]) -> Iterator[Records]:
+    pieces = [piece.alone() for piece in pieces if len(piece)]
+    if pieces:
+        yield joined(pieces).in_time_order()

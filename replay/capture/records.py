@@ -56,12 +56,12 @@ class Records:
         return self
 
     def alone(self) -> Records:
-        """The same records over a copy of only the stretch of data that they lie in."""
+        """The same records over only the stretch of the data that they lie in."""
         if not len(self):
             return empty()
         begin, end = int(self.offset.min()), int((self.offset + self.captured).max())
         return Records(
-            self.data[begin : end + SLACK_OCTETS].copy(),
+            self.data[begin : end + SLACK_OCTETS],
             self.offset - begin,
             self.captured,
             self.wire,
@@ -77,7 +77,7 @@ def empty() -> Records:
 
 
 def joined(tables: Sequence[Records]) -> Records:
-    """One table of all records in the order of the tables, over a copy of their data."""
+    """One table of all records in the order of the tables, over a copy of their data when there are several."""
     tables = [table for table in tables if len(table)]
     if not tables:
         return empty()
