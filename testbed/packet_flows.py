@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from replay.columns import TCP, UDP, Bool
 from replay.packet_mode.flows import MALFORMED, NO_FLOW, Assigned, of_flows, together, without_session
 from replay.packet_mode.frames import Frames, read_frames
 from replay.packet_mode.plan import PacketPlan, planned
@@ -91,7 +92,7 @@ def mixed(files: Collection[Path], flows: pd.DataFrame, mode: Mode, topology: To
     """The flows that a mode replays; raises InvalidCapture as the reader does."""
     if mode is Mode.SESSION:
         return Mixed(mode, flows)
-    frames, _ = read_frames(list(files))
+    frames, _ = read_frames(list(files), _without_socket if mode is Mode.AUTO else None)
     odd = without_session(frames)
     lost = {
         flow_id: f"malformed packets from {source} to {target}, not both of which a node owns"
@@ -101,13 +102,18 @@ def mixed(files: Collection[Path], flows: pd.DataFrame, mode: Mode, topology: To
         if application == MALFORMED and (topology.owner(source) is None or topology.owner(target) is None)
     }
     kept = odd.flows[~odd.flows["flow_id"].isin(list(lost))]
-    flows = _well_formed(frames, flows, odd.flows)
+    flows = _well_formed(files, flows, odd.flows)
     odd = _renumbered(odd, kept.reset_index(drop=True))
     parts = [table for table in (flows, odd.flows) if len(table)]
     return Mixed(mode, pd.concat(parts, ignore_index=True) if parts else flows, frames, odd, lost)
 
 
-def _well_formed(frames: Frames, flows: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
+def _without_socket(frames: Frames) -> Bool:
+    """All but what the session player plays, which is most of a capture and need not stay in memory."""
+    return ~np.isin(frames.protocol, (TCP, UDP)) | frames.malformed
+
+
+def _well_formed(files: Collection[Path], flows: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
     """The meter's flows but those whose every packet is malformed, which would be there twice."""
     bad = odd[odd["application"] == MALFORMED]
     ends = {frozenset(one) for one in zip(bad["source_address"], bad["destination_address"], strict=True)}
@@ -115,6 +121,10 @@ def _well_formed(frames: Frames, flows: pd.DataFrame, odd: pd.DataFrame) -> pd.D
     suspects = flows[[frozenset(pair) in ends for pair in pairs]].reset_index(drop=True)
     if suspects.empty:
         return flows
+    ports = suspects["source_port"].to_numpy()
+    frames, _ = read_frames(
+        list(files), lambda one: np.isin(one.source_port, ports) | np.isin(one.destination_port, ports)
+    )
     number = of_flows(frames, suspects).flow
     good = np.bincount(number[number != NO_FLOW], minlength=len(suspects)) > 0
     return flows[~flows["flow_id"].isin(suspects["flow_id"][~good])].reset_index(drop=True)

@@ -7,14 +7,14 @@ with impossible lengths are kept too, marked malformed, as long as their address
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from replay.capture.reader import opened
-from replay.capture.records import Records, joined
+from replay.capture.records import SLACK_OCTETS, Records
 from replay.columns import ICMP, ICMPV6, TCP, UDP, Bool, Int64, UInt8
 from replay.errors import InvalidCapture
 from replay.headers.ip import ip_headers
@@ -29,6 +29,7 @@ NO_IP = -1
 
 _ETHERNET = 1
 _STEP_OCTETS = 64 << 20
+_POSITIONS = ("link_at", "at", "end", "transport_at")
 _ADDRESS_OCTETS = 12
 _IPV4_OCTETS, _IPV6_OCTETS = 20, 40
 _LEAST_OCTETS = {TCP: 20, UDP: 8, SCTP: 12, DCCP: 12, UDPLITE: 8, ICMP: 8, ICMPV6: 4}
@@ -77,10 +78,10 @@ class Frames:
         return self.data[self.at[row] : self.end[row]].tobytes()
 
 
-def read_frames(paths: Sequence[Path]) -> tuple[Frames, Counter[str]]:
+def read_frames(paths: Sequence[Path], keep: Callable[[Frames], Bool] | None = None) -> tuple[Frames, Counter[str]]:
     """Read captures into one table sorted by time, with the number of records left out by reason.
 
-    Raises InvalidCapture when a file is not a capture.
+    With `keep` only what it chooses stays in memory, block by block. Raises InvalidCapture when a file is none.
     """
     if not paths:
         raise InvalidCapture(Path(), "no file", "at least one capture")
@@ -89,10 +90,11 @@ def read_frames(paths: Sequence[Path]) -> tuple[Frames, Counter[str]]:
     for path in paths:
         with opened(Path(path), skipped) as reader:
             while not reader.ended:
-                tables.append(reader.read(_STEP_OCTETS))
-    table, unreadable = frames(joined(tables).in_time_order())
-    skipped.update(unreadable)
-    return table, skipped
+                table, unreadable = frames(reader.read(_STEP_OCTETS))
+                skipped.update(unreadable)
+                tables.append(table if keep is None else _alone(table.taken(np.flatnonzero(keep(table)))))
+    table = _joined(tables)
+    return table.taken(np.argsort(table.time_ns, kind="stable")), skipped
 
 
 def frames(records: Records) -> tuple[Frames, Counter[str]]:
@@ -179,3 +181,27 @@ def _bad_transport(octets: Octets, protocol: Int64, at: Int64, length: Int64, en
     said = octets.u2(at + 4)
     bad |= udp & (said > 0) & ((said < _LEAST_OCTETS[UDP]) | (said > length))
     return bad
+
+
+def _alone(table: Frames) -> Frames:
+    """The same rows over a copy of their own octets only."""
+    length = table.end - table.link_at
+    begin = np.cumsum(length) - length
+    moved = table.link_at - begin
+    data = table.data[np.repeat(moved, length) + np.arange(int(length.sum()))]
+    places = {name: getattr(table, name) - moved for name in _POSITIONS}
+    return replace(table, data=np.append(data, np.zeros(SLACK_OCTETS, np.uint8)), **places)
+
+
+def _joined(tables: Sequence[Frames]) -> Frames:
+    """One table of all rows in the order of the tables."""
+    if len(tables) == 1:
+        return tables[0]
+    begins = np.cumsum([0] + [len(table.data) for table in tables[:-1]])
+    columns = {}
+    for name in (f.name for f in fields(Frames)):
+        parts = [getattr(table, name) for table in tables]
+        if name in _POSITIONS:
+            parts = [part + begin for part, begin in zip(parts, begins, strict=True)]
+        columns[name] = np.concatenate(parts)
+    return Frames(**columns)

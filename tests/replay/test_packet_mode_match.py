@@ -19,7 +19,7 @@ from replay.packet_mode.match import matched, reordered
 from replay.packet_mode.plan import Hop, PacketPlan, Program, Way, planned, program
 from replay.packet_mode.player import PacketResult
 from replay.packet_mode.sender import SENT
-from tests.replay.packet_captures import ESP, GRE, TCP, UDP, capture, conversation, esp, gre, ip4, ip6, tcp, udp
+from tests.replay.packet_captures import ESP, GRE, OSPF, TCP, UDP, capture, conversation, esp, gre, ip4, ip6, tcp, udp
 
 A, B = "10.0.0.1", "10.0.0.2"
 NODES = {A: "left", B: "right", "2001:db8::1": "left", "2001:db8::2": "right"}
@@ -214,6 +214,21 @@ def test_a_hop_without_a_way_tells_why(tmp_path):
     plan = plan_of(tmp_path, [(0, ip4(A, B, ESP, esp(1)))])
     made = program(plan, {Hop("left", B): "nobody answers"})
     assert made.left_out == ((0, "nobody answers"),)
+
+
+def test_what_is_kept_of_a_capture_is_the_same_alone_and_among_the_rest(tmp_path):
+    packets = [
+        (n, ip4(A, B, ESP if n % 3 else UDP, esp(n, 10 + n) if n % 3 else udp((1, 2), b"x" * n))) for n in range(30)
+    ]
+    paths = [capture(tmp_path / "in.pcap", packets), capture(tmp_path / "more.pcap", packets[:7])]
+    whole, _ = read_frames(paths)
+    kept, _ = read_frames(paths, lambda one: one.protocol == ESP)
+    rows = np.flatnonzero(whole.protocol == ESP)
+    assert [kept.packet(row) for row in range(len(kept))] == [whole.packet(row) for row in rows]
+    assert kept.transport_octets.tolist() == whole.transport_octets[rows].tolist()
+    assert len(kept.data) < len(whole.data)
+    nothing, _ = read_frames(paths, lambda one: one.protocol == OSPF)
+    assert len(nothing) == 0
 
 
 def test_speed_and_epoch_move_the_moments(tmp_path):
