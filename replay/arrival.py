@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from replay.desk import Desk, Endpoint
+from replay.desk import Desk
 from replay.http_service import HttpService
 from replay.observed import SERVER, Accepted, Walked, tcp_info
 from replay.reactor import CLOSING, GONE, READ, WRITE
-from replay.responder import Recognition, courtesy
+from replay.responder import Endpoint, Recognition, courtesy
 from replay.schedule import REVERSE, TCP, FlowScript
 
 _TCP_INFO_ROOM = 256
@@ -383,8 +383,7 @@ class ServerConnection:
             again, _ = tcp_info(self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ROOM))
             notes.walked.append(Walked(SERVER, self.number, script, self._cursor))
             notes.arrived(script.flow_id, self._received)
-            if self.number in notes.accepted:
-                notes.accepted[self.number] = notes.accepted[self.number]._replace(retransmits=again)
+            notes.retransmits[self.number] = again
         self._reactor.close(self.sock)
         self._desk.drop(self)
 

@@ -3,15 +3,11 @@
 The port between the servers and what arrives at them, so that neither side's file need know the other's.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from replay.observed import Notes
 from replay.reactor import Reactor
-
-if TYPE_CHECKING:
-    from replay.responder import Recogniser
-
-Endpoint = tuple[str, int]
+from replay.responder import Recogniser
 
 
 class Guest(Protocol):
@@ -36,7 +32,7 @@ class Desk(Protocol):
 
     reactor: Reactor
     notes: Notes
-    recogniser: "Recogniser"
+    recogniser: Recogniser
 
     def number(self) -> int:
         """The next connection number."""

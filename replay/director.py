@@ -236,7 +236,7 @@ class _Playing:
             ended_ns=time.time_ns(),
             attempts=[attempt.row(offset) for attempt in notes.attempts],
             transfers=notes.all_transfers(),
-            accepted=list(notes.accepted.values()),
+            accepted=notes.all_accepted(),
             lateness=self.reactor.lateness,
             server_octets=notes.server_octets,
             offered=notes.offered,

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from replay.desk import Desk, Endpoint
+from replay.desk import Desk
 from replay.http_framing import Framed, MessageReader, NotHttp, response_head
 from replay.observed import SERVER, Transfer
-from replay.responder import courtesy_response
+from replay.responder import Endpoint, courtesy_response
 from replay.schedule import FORWARD, REVERSE, FlowScript
 
 

@@ -19,7 +19,9 @@ UNKNOWN = -1
 
 _TCP_INFO_OCTETS = 152
 _TOTAL_RETRANS_AT = 100
-_MIN_RTT_AT = 148
+_TCP_INFO = struct.Struct("=I44xI")
+"""tcpi_total_retrans, and tcpi_min_rtt at octet 148."""
+
 _NEVER_US = 0xFFFF_FFFF
 
 
@@ -141,13 +143,15 @@ class Attempt:
 class Notes:
     """Everything written down in one window.
 
-    `blocked` counts datagrams that the sender's own queue had no room for.
+    `retransmits` has what a server side connection's kernel said at its close, by the connection's number; `blocked`
+    counts datagrams that the sender's own queue had no room for.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
     walked: list[Walked] = field(default_factory=list)
     accepted: dict[int, Accepted] = field(default_factory=dict)
+    retransmits: dict[int, int] = field(default_factory=dict)
     server_octets: dict[str, int] = field(default_factory=dict)
     offered: int = 0
     sent: int = 0
@@ -156,6 +160,11 @@ class Notes:
     def arrived(self, flow_id: str, octets: int) -> None:
         """Application octets of a flow that arrived at a server."""
         self.server_octets[flow_id] = self.server_octets.get(flow_id, 0) + octets
+
+    def all_accepted(self) -> list[Accepted]:
+        """Every connection that arrived, with its retransmits."""
+        told = self.retransmits
+        return [one._replace(retransmits=told[n]) if n in told else one for n, one in self.accepted.items()]
 
     def all_transfers(self) -> list[Transfer]:
         """Every transfer, those that follow from scripts too."""
@@ -178,6 +187,5 @@ def tcp_info(raw: bytes) -> tuple[int, int]:
     """Packets sent again and the least round-trip time in ns, out of linux/tcp.h's struct tcp_info."""
     if len(raw) < _TCP_INFO_OCTETS:
         return UNKNOWN, UNKNOWN
-    (again,) = struct.unpack_from("=I", raw, _TOTAL_RETRANS_AT)
-    (least_us,) = struct.unpack_from("=I", raw, _MIN_RTT_AT)
+    again, least_us = _TCP_INFO.unpack_from(raw, _TOTAL_RETRANS_AT)
     return again, UNKNOWN if least_us == _NEVER_US else least_us * 1_000

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from replay.arrival import ServerConnection, plain
 from replay.datagrams import Datagram, DatagramServer, datagram_socket
-from replay.desk import Endpoint, Guest
+from replay.desk import Guest
 from replay.observed import Notes
 from replay.reactor import READ, Namespaces, Reactor
-from replay.responder import Recogniser
+from replay.responder import Endpoint, Recogniser
 from replay.schedule import TCP
 from replay.shards import Mates, Stranger, StrayDatagram, share_port, steer
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from replay.datagrams import Datagram
-from replay.desk import Endpoint
+from replay.responder import Endpoint
 from replay.schedule import FORWARD, FlowScript
 
 HOME = 0
