@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from replay.answers import first_response, goodput, loss_by_retransmission, middle_response
 from replay.errors import InvalidCapture
 from replay.meter import meter
 from replay.observed import CLIENT, SERVER, UNKNOWN
@@ -48,7 +49,6 @@ KPI_COLUMNS = (
     "path",
     "as_expected",
 )
-_GOODPUT_FROM_OCTETS = 50_000
 _PDV_FROM_SAMPLES = 3
 _PDV_QUANTILE = 0.95
 _START_SLACK_NS = 1_000_000
@@ -101,17 +101,15 @@ def measured(result: PlayResult, taps: dict[str, Sightings], run_id: str, window
     lateness = result.lateness.groupby("flow_id")["lateness_ns"].max()
     table["lateness_ns"] = table["flow_id"].map(lateness).fillna(0).astype("int64")
     table["connect_ns"] = _connect(attempts, syn, answer, wanted)
-    first = exchanges.sort_values("sequence").groupby("flow_id")["response_ns"].first()
-    table["first_response_ns"] = _or_never(table, first, wanted & (attempts["exchanges"] > 0))
-    middle = exchanges.groupby("flow_id")["response_ns"].median()
-    table["response_ns"] = _or_never(table, middle, wanted & (attempts["exchanges"] > 0))
+    table["first_response_ns"] = _or_never(table, first_response(exchanges), wanted & (attempts["exchanges"] > 0))
+    table["response_ns"] = _or_never(table, middle_response(exchanges), wanted & (attempts["exchanges"] > 0))
     for name, direction in (("forward", FORWARD), ("reverse", REVERSE)):
         one_way = passages[passages["direction"] == direction].groupby("flow_id")["delay_ns"].median()
         table[f"one_way_delay_{name}_ns"] = table["flow_id"].map(one_way).astype("float64")
     table["pdv_ns"] = table["flow_id"].map(_pdv(passages)).astype("float64")
     table["loss_ratio"], table["retransmits"] = _loss(attempts, accepted, transfers, taps)
     table["delivered_octets"] = attempts["received_octets"] + attempts["server_octets"]
-    table["goodput_bps"] = table["flow_id"].map(_goodput(exchanges)).astype("float64")
+    table["goodput_bps"] = table["flow_id"].map(goodput(exchanges)).astype("float64")
     table["duration_ns"] = _duration(table, attempts, transfers, base_ns)
     table["run_id"], table["window"], table["role"], table["path"] = run_id, window, role, ""
     return table[list(KPI_COLUMNS)]
@@ -192,6 +190,7 @@ def _exchanges(transfers: pd.DataFrame) -> pd.DataFrame:
     table["think_ns"] = think
     response = table["answered_first_ns"] - table["asked_ns"] - think
     table["response_ns"] = response.where(table["answered_octets"].notna(), np.inf)
+    table["transfer_ns"] = table["answered_last_ns"] - table["asked_ns"] - think
     return table
 
 
@@ -261,8 +260,7 @@ def _loss(
     there = pd.DataFrame(_retransmits(own, taps, REVERSE)).groupby(own["flow_id"]).sum()
     for column in range(counted.shape[1]):
         counted[:, column] += attempts["flow_id"].map(there[column]).fillna(0).to_numpy(dtype=np.int64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tcp = counted[:, 1] / counted[:, 2]
+    tcp = loss_by_retransmission(counted[:, 1], counted[:, 2])
     is_udp = (attempts["protocol"] == UDP).to_numpy()
     udp = attempts["flow_id"].map(_datagram_loss(transfers)).to_numpy(dtype=np.float64)
     return np.where(is_udp, udp, tcp), np.where(is_udp, 0, counted[:, 0])
@@ -297,14 +295,6 @@ def _datagram_loss(transfers: pd.DataFrame) -> pd.Series[float]:
     arrived = datagrams[~sent].groupby("flow_id").size().reindex(left.index, fill_value=0)
     ratio: pd.Series[float] = (left - arrived).clip(lower=0) / left
     return ratio
-
-
-def _goodput(exchanges: pd.DataFrame) -> pd.Series[float]:
-    large = exchanges[exchanges["answered_octets"] >= _GOODPUT_FROM_OCTETS]
-    large = large.sort_values("answered_octets").drop_duplicates("flow_id", keep="last")
-    took = large["answered_last_ns"] - large["asked_ns"] - large["think_ns"]
-    rate = large["answered_octets"] * 8e9 / took.where(took > 0)
-    return rate.set_axis(large["flow_id"])
 
 
 def _duration(table: pd.DataFrame, attempts: pd.DataFrame, transfers: pd.DataFrame, base_ns: int) -> Float:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from replay.answers import first_response, goodput, loss_by_retransmission, middle_response
+from replay.answers import goodput, loss_by_retransmission, middle_response
 from replay.columns import FIN, RST, TCP
 from replay.kpis import KPI_COLUMNS
 from replay.meter import Metered
+from replay.ofcm.timings import timed
 from replay.sightings import UNSEEN, Sightings
 
 Float = npt.NDArray[np.float64]
@@ -38,7 +39,7 @@ def point_kpis(metered: Metered) -> pd.DataFrame:
     is_tcp = (flows["protocol"] == TCP).to_numpy(np.bool_)
     owed, silent = _owed(metered)
     exchanges = _exchanges(metered, sighted)
-    syn, answer = sighted.syn(sides), sighted.syn_ack(sides ^ 1)
+    times = timed(metered)
 
     table = pd.DataFrame({"flow_id": flows["flow_id"]})
     table["run_id"], table["window"], table["role"], table["path"] = "", 0, ROLE, ""
@@ -47,13 +48,9 @@ def point_kpis(metered: Metered) -> pd.DataFrame:
     table["error"] = flows["outcome"].map(_ERRORS).mask(owed & flows["close"].eq("rst_reverse"), "reset")
     table["error"] = table["error"].mask(owed & silent & flows["close"].eq("fin_reverse"), "truncated")
     table["completed"] = table["error"] == "none"
-    took = (answer - syn).astype(np.float64)
-    table["connect_ns"] = np.where(is_tcp & (syn != UNSEEN) & (answer != UNSEEN) & (took >= 0), took, np.nan)
-    for name, values in (
-        ("first_response_ns", first_response(exchanges)),
-        ("response_ns", middle_response(exchanges)),
-    ):
-        known = table["flow_id"].map(values).astype("float64")
+    table["connect_ns"] = times["connect_ns"]
+    middle = table["flow_id"].map(middle_response(exchanges)).astype("float64")
+    for name, known in (("first_response_ns", times["first_response_ns"]), ("response_ns", middle)):
         table[name] = known.mask(known.isna() & owed & silent, np.inf)
     for name in ("one_way_delay_forward_ns", "one_way_delay_reverse_ns", "pdv_ns"):
         table[name] = np.nan
