@@ -19,7 +19,8 @@ _PRESSURE = Path("/proc/pressure/cpu")
 _NET = Path("/proc/self/net")
 _UDP_DROPS = frozenset({"Udp:RcvbufErrors", "Udp:MemErrors", "Udp6RcvbufErrors", "Udp6MemErrors"})
 _UDP_NO_ROOM = frozenset({"Udp:SndbufErrors", "Udp6SndbufErrors"})
-_LISTEN_DROPS = frozenset({"TcpExt:ListenOverflows", "TcpExt:ListenDrops", "TcpExt:TCPReqQFullDrop"})
+_LISTEN_DROPS = frozenset({"TcpExt:ListenDrops"})
+"""Overflows of both queues of a listener are among them."""
 _PER_CENT = 100.0
 
 

@@ -169,27 +169,37 @@ def test_retransmits_are_what_both_kernels_count() -> None:
     assert (ends["min_rtt_ns"] > 0).all()
 
 
-def test_a_full_receive_queue_is_the_end_points_loss_and_spoils_the_window() -> None:
-    def body(net: Net) -> tuple[int, bool, str]:
+def test_full_queues_are_the_end_points_loss_and_spoil_the_window() -> None:
+    def body(net: Net) -> tuple[int, int, bool, str]:
         routed(net)
         flow = script("f", HERE, (FORWARD, 0, b"q"), (REVERSE, 600, b"a"))
         with Player(plan(flow), net.fds, [Listener("server", TCP, 8080)]) as player:
             play = player.play(0)
             time.sleep(0.1)
             net.enter("server")
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf,
+                socket.create_server(("10.0.0.2", 9), backlog=1),
+            ):
                 deaf.bind(("10.0.0.2", 9))
                 net.enter("client")
+                callers = [socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(9)]
+                for caller in callers:
+                    caller.connect_ex(("10.0.0.2", 9))
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loud:
                     for _ in range(2_000):
                         loud.sendto(b"x" * 1_000, ("10.0.0.2", 9))
                 result = play.wait(20)
+                for caller in callers:
+                    caller.close()
         told = instrument(result, 0)
-        return result.effort.udp_receive_drops, told.valid, told.reason
+        return result.effort.udp_receive_drops, result.effort.listen_drops, told.valid, told.reason
 
-    drops, valid, reason = apart(body)
+    drops, refused, valid, reason = apart(body)
     assert drops > 100
+    assert refused > 0
     assert not valid
+    assert f"{refused} connections arrived and found the end points' accept queues full" in reason
     assert f"{drops} datagrams arrived and found the end points' receive queues full" in reason
 
 
