@@ -122,9 +122,8 @@ def members(packets: Packets) -> Int64 | None:
     return np.flatnonzero(~icmp | four | six)
 
 
-def ordered(packets: Packets, rows: Int64 | None, numbers: Int64, ends: UInt8) -> Ordered:
-    """The rows by tuple and time, with `numbers` and `ends` as the numbering gave them."""
-    order = np.argsort(numbers, kind="stable")
+def ordered(packets: Packets, rows: Int64 | None, numbers: Int64, ends: UInt8, order: Int64) -> Ordered:
+    """The rows by tuple and time: `numbers`, `ends` and the `order` of both are the numbering's."""
     row = order if rows is None else rows[order]
     tuples = numbers[order]
     changed = np.ones(len(order), np.bool_)

@@ -130,7 +130,7 @@ class FlowTable:
             numbers, ends = self.numbering.numbered(packets if rows is None else _Chosen.of(packets, rows))
             quoted = self.numbering.numbered(packets.quotes)
             self._grow(self.numbering.count())
-            chunk = ordered(packets, rows, numbers, ends)
+            chunk = ordered(packets, rows, numbers, ends, self.numbering.by_number(numbers))
             if len(chunk):
                 assigned = self._add(packets, chunk, quoted, gone)
             elif len(quoted[0]):

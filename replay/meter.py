@@ -20,6 +20,7 @@ import pandas as pd
 from replay.ahead import ahead
 from replay.biflow import Timeouts
 from replay.columns import SYN, TCP, Int64, Packets, UInt8
+from replay.compiled import numbering
 from replay.first_words import COLLECTED, HEARD
 from replay.flow_table import Ended, FlowTable
 from replay.message import Messages, messages
@@ -29,13 +30,12 @@ from replay.payload import PayloadStore, Recognition, agreed, port_application
 from replay.rows import Biflows, Rows, Waiting
 from replay.spool import Spool
 from replay.stream import Positions, positions
-from replay.tuples import Numbered
 
 __all__ = ["PAUSE_NS", "Metered", "PayloadStore", "StreamMeter", "Timeouts", "meter", "metered", "read_traffic"]
 
 PAUSE_NS = 200_000_000
 UNTIMED = Timeouts()
-CHUNK_OCTETS = 8 << 20
+CHUNK_OCTETS = 16 << 20
 """Large enough that a chunk's own work is lost in its packets', small enough that its columns stay in the cache."""
 
 
@@ -107,7 +107,7 @@ class StreamMeter:
     """
 
     def __init__(self, timeouts: Timeouts = UNTIMED, pause_ns: int = PAUSE_NS, *, flows_only: bool = False) -> None:
-        self._table = FlowTable(Numbered(), timeouts)
+        self._table = FlowTable(numbering(), timeouts)
         self._pause_ns, self._flows_only = pause_ns, flows_only
         self._waiting, self._spool, self._packets = Waiting(), Spool(), 0
         self._nothing: Metered | None = None
@@ -202,7 +202,6 @@ def _flows(ended: Ended, timeouts: Timeouts) -> pd.DataFrame:
     records, ends, count = ended.records, ended.ends, len(ended)
     forward = records["forward"].astype(np.intp)
     place = np.arange(count)
-    text = ("end_reason", "application", "label", "outcome", "close", "grade", "priority", "flow_class")
     packets, octets, facts = (turned(ended, name) for name in ("packets", "octets", "facts"))
     application, label = _applications(ended)
     columns = {
@@ -220,16 +219,15 @@ def _flows(ended: Ended, timeouts: Timeouts) -> pd.DataFrame:
         "tcp_flags_forward": (facts[0] & 0xFF).astype(np.int64),
         "tcp_flags_reverse": (facts[1] & 0xFF).astype(np.int64),
         "end_reason": end_reasons(ended),
-        "application": application,
-        "label": label,
+        "application": pd.array(application, dtype="str"),
+        "label": pd.array(label, dtype="str"),
         "outcome": outcomes(ended),
         "close": closes(ended),
         "grade": grades(ended),
-        "priority": np.full(count, "normal", dtype=object),
-        "flow_class": np.full(count, "other", dtype=object),
+        "priority": pd.array(["normal"], dtype="str").take(np.zeros(count, np.int64)),
+        "flow_class": pd.array(["other"], dtype="str").take(np.zeros(count, np.int64)),
     }
     table = pd.DataFrame(columns)
-    table = table.astype(dict.fromkeys(("source_address", "destination_address", *text), "str"))
     since = None if timeouts.forget_ns is None else records["start_ns"]
     table.insert(0, "flow_id", pd.Series(_names(table, records["ordinal"], since), dtype="str"))
     return table
@@ -264,16 +262,13 @@ def _applications(ended: Ended) -> tuple[list[str], list[str]]:
     return application, label
 
 
-def _texts(addresses: UInt8, version: UInt8) -> list[str]:
-    known: dict[tuple[bytes, int], str] = {}
-    out: list[str] = []
-    raw = np.ascontiguousarray(addresses).view("V16").reshape(-1).tolist()
-    for key in zip(raw, version.tolist(), strict=True):
-        text = known.get(key)
-        if text is None:
-            text = known[key] = _text(*key)
-        out.append(text)
-    return out
+def _texts(addresses: UInt8, version: UInt8) -> pd.api.extensions.ExtensionArray:
+    known: dict[tuple[bytes, int], int] = {}
+    raw = np.ascontiguousarray(addresses).tobytes()
+    keys = zip((raw[at : at + 16] for at in range(0, len(raw), 16)), version.tolist(), strict=True)
+    which = [known.setdefault(key, len(known)) for key in keys]
+    texts = pd.array([_text(*key) for key in known], dtype="str")
+    return texts.take(np.array(which, np.int64))
 
 
 def _text(address: bytes, version: int) -> str:

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from replay.biflow import ACTIVE, IDLE, NEW_SYN
 from replay.columns import FIN, RST, SYN, TCP, Bool
 from replay.flow_table import ESTABLISHED, RST_NUMBERED, SYN_ACK, TRUNCATED, Ended
 
 Numbers = npt.NDArray[np.integer[Any]]
-Texts = npt.NDArray[np.object_]
-_CLOSES = np.array(["none", "fin_forward", "fin_reverse", "rst_forward", "rst_reverse"], dtype=object)
-_OUTCOMES = np.array(["unanswered", "denied", "reset", "accepted"], dtype=object)
+Texts = pd.api.extensions.ExtensionArray
+_CLOSES = pd.array(["none", "fin_forward", "fin_reverse", "rst_forward", "rst_reverse"], dtype="str")
+_OUTCOMES = pd.array(["unanswered", "denied", "reset", "accepted"], dtype="str")
+_REASONS = pd.array(["forced", "idle", "active", "end_of_flow"], dtype="str")
+_GRADES = pd.array(["payload", "sizes"], dtype="str")
 
 
 def turned(ended: Ended, name: str) -> tuple[Numbers, Numbers]:
@@ -42,7 +45,7 @@ def outcomes(ended: Ended) -> Texts:
     rank = np.where(denied == 1, 1, 0)
     rank = np.where(_has(reverse, RST), 2, rank)
     rank = np.where(answered, 3, rank)
-    return _OUTCOMES[rank]
+    return _OUTCOMES.take(rank)
 
 
 def closes(ended: Ended) -> Texts:
@@ -50,7 +53,7 @@ def closes(ended: Ended) -> Texts:
     kept = ended.records["close"].astype(np.int64)
     by_greater = (kept - 1) & 1
     number = 1 + (by_greater ^ ended.records["forward"]) + np.where(kept > 2, 2, 0)
-    return _CLOSES[np.where(kept == 0, 0, number)]
+    return _CLOSES.take(np.where(kept == 0, 0, number))
 
 
 def end_reasons(ended: Ended) -> Texts:
@@ -58,11 +61,10 @@ def end_reasons(ended: Ended) -> Texts:
     cut_by = ended.records["cut_by"]
     forward, reverse = turned(ended, "facts")
     over = _has(forward | reverse, RST) | (_has(forward, FIN) & _has(reverse, FIN))
-    reasons = np.full(len(ended), "forced", dtype=object)
-    for kind, reason in ((IDLE, "idle"), (ACTIVE, "active"), (NEW_SYN, "end_of_flow")):
-        reasons[cut_by == kind] = reason
-    reasons[over] = "end_of_flow"
-    return reasons
+    number = np.zeros(len(ended), np.int64)
+    for kind, reason in ((IDLE, 1), (ACTIVE, 2), (NEW_SYN, 3)):
+        number[cut_by == kind] = reason
+    return _REASONS.take(np.where(over, 3, number))
 
 
 def grades(ended: Ended) -> Texts:
@@ -70,7 +72,7 @@ def grades(ended: Ended) -> Texts:
     forward, reverse = turned(ended, "facts")
     missed_start = (ended.ends.protocol == TCP) & ~_has(forward | reverse, SYN)
     incomplete = _has(forward | reverse, TRUNCATED) | ended.torn.any(axis=1)
-    return np.where(missed_start | incomplete, "sizes", "payload").astype(object)
+    return _GRADES.take((missed_start | incomplete).astype(np.int64))
 
 
 def _has(facts: Numbers, fact: int) -> Bool:

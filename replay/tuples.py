@@ -45,6 +45,10 @@ class Numbering(Protocol):
         """The number of each row's tuple, and which of its ends (0 the lesser, 1 the greater) is the source."""
         ...
 
+    def by_number(self, numbers: Int64) -> Int64:
+        """The rows ordered by these numbers of theirs, those of one number in their order."""
+        ...
+
     def count(self) -> int:
         """How many numbers have been given."""
         ...
@@ -81,6 +85,10 @@ class Numbered:
         if added:
             self._words.append(words[added])
         return numbers[group], greater.view(np.uint8)
+
+    def by_number(self, numbers: Int64) -> Int64:
+        """As Numbering says."""
+        return np.argsort(numbers, kind="stable")
 
     def count(self) -> int:
         """As Numbering says."""
