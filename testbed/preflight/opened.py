@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 
 import pandas as pd
 
@@ -17,17 +16,22 @@ from replay.schedule import FORWARD, TCP, UDP, FlowScript, Message
 from testbed.attribution.match import address
 from testbed.change.model import Change
 from testbed.devices.base import Configs
+from testbed.devices.packet_filter import Rule
 from testbed.placement import END_POINTS
 from testbed.preflight.classes import APART_NS
 from testbed.preflight.places import Places, Service
 from testbed.preflight.probe import Kind, Probe, Stand
-from testbed.preflight.tries import Try, leaves, takes, tries_of_line, within
+from testbed.preflight.tries import Sampler, Try, leaves, rules_by_line, spread, takes, tries_of_line, within
 from topologies.model import IpAddress
 
-MOST_A_LINE = 48
+MOST_A_LINE, FEWEST_A_LINE = 48, 4
+MOST_OF_CHANGE = 480
 MOST_SERVICES = 192
 MOST_REFUSED = 64
-"""Probes at most that are made of one changed line, of known services, of refused flows; the rest is counted."""
+"""Probes at most of a changed line, of all of them, of known services, of refused flows; the rest is counted."""
+
+LOOKED_AT = 8
+"""Times as many ways are looked at before some are chosen: not every one leads through the network."""
 
 FIRST_PORT = 50_000
 
@@ -45,29 +49,40 @@ def exposures(
     `before` and `after` are all nodes' files, `rules` the policy's classes.
     """
     found: dict[tuple[str, Service], Try] = {}
-    left_out = 0
-    # of a line that became another one the new form is to blame
-    lines = sorted(change.lines, key=lambda line: line.sign == "-")
-    by_line = [list(tries_of_line(line, before, after, here)) for line in lines]
+    by_line = list(_by_line(change, before, after, here))
+    most_a_line = max(FEWEST_A_LINE, min(MOST_A_LINE, MOST_OF_CHANGE // max(len(by_line), 1)))
+    sampler = Sampler(LOOKED_AT * MOST_SERVICES)
+    left_out = sum(line_sampler.left_out for line_sampler, _ in by_line)
     for most, tries in (
-        *((MOST_A_LINE, tries) for tries in by_line),
+        *((most_a_line, tries) for _, tries in by_line),
         (MOST_REFUSED, list(_refused(here, flows))),
-        (MOST_SERVICES, list(_services(here))),
+        (MOST_SERVICES, list(_services(here, sampler))),
     ):
         fresh = {key: t for t in tries if (key := (str(t.source), t.service)) not in found}
-        kept = _spread(list(fresh.values()), most)
+        every = list(fresh.values())
+        kept = [every[place] for place in spread(len(every), most)]
         left_out += len(fresh) - len(kept)
         found.update({(str(t.source), t.service): t for t in kept})
+    left_out += sampler.left_out
     refused = {(str(t.source), t.service): t.expected for t in _refused(here, flows)}
     told = [replace(t, expected=refused.get(key, t.expected)) for key, t in found.items()]
     return _probes(told, here, rules), left_out
 
 
-def _spread(tries: Sequence[Try], most: int) -> list[Try]:
-    """At most so many, evenly out of all, the first one among them."""
-    if len(tries) <= most:
-        return list(tries)
-    return [tries[place * len(tries) // most] for place in range(most)]
+def _by_line(
+    change: Change, before: Mapping[str, Configs], after: Mapping[str, Configs], here: Places
+) -> Iterator[tuple[Sampler, list[Try]]]:
+    """The ways of each changed line that has any; of a line that became another one the new form comes first."""
+    rules: dict[tuple[str, str], dict[tuple[str, int], Rule]] = {}
+    for line in sorted(change.lines, key=lambda line: line.sign == "-"):
+        files = (after if line.sign == "+" else before).get(line.node, {})
+        side = (line.node, line.sign)
+        if side not in rules:
+            rules[side] = rules_by_line(files)
+        sampler = Sampler(LOOKED_AT * MOST_A_LINE)
+        tries = list(tries_of_line(line, files, rules[side], here, sampler))
+        if tries:
+            yield sampler, tries
 
 
 def _refused(here: Places, flows: pd.DataFrame) -> Iterator[Try]:
@@ -76,7 +91,7 @@ def _refused(here: Places, flows: pd.DataFrame) -> Iterator[Try]:
     columns = ["source_address", "destination_address", "protocol", "destination_port", "outcome"]
     for source, to, protocol, port, outcome in refused[columns].drop_duplicates(columns[:-1]).to_numpy().tolist():
         said, end = address(str(source)), address(str(to))
-        owner = here.topology.owner(said) if said is not None else None
+        owner = here.owner(said) if said is not None else None
         if said is None or end is None or owner is None or owner.kind not in END_POINTS or not port:
             continue
         if protocol in (TCP, UDP):
@@ -85,9 +100,9 @@ def _refused(here: Places, flows: pd.DataFrame) -> Iterator[Try]:
                 yield Try(Kind.REFUSED, zone, said, (end, int(protocol), int(port)), expected=str(outcome))
 
 
-def _services(here: Places) -> Iterator[Try]:
+def _services(here: Places, sampler: Sampler) -> Iterator[Try]:
     """Every known service from every side."""
-    for service, zone in product(here.services, here.zones):
+    for service, zone in sampler.ways(here.services, here.zones):
         said = here.source(zone, ())
         if said is not None and said.version == service[0].version and leaves(here, zone, service[0]):
             yield Try(Kind.SERVICE, zone, said, service)
@@ -104,7 +119,7 @@ def _stands(here: Places, service: Service) -> tuple[Stand, ...]:
     """The end points' places among them where nothing of the node's own may be listening."""
     found = []
     for end, port in _ends(here, service):
-        owner = here.topology.owner(end)
+        owner = here.owner(end)
         if owner is not None and owner.kind in END_POINTS and not owner.programs:
             found.append((owner.name, service[1], port))
     return tuple(dict.fromkeys(found))

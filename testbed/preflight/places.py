@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 import pandas as pd
@@ -66,9 +66,31 @@ class Places:
     seen: Mapping[IpNetwork, IpAddress]
     services: tuple[Service, ...]
     translations: tuple[Translation, ...]
+    _owners: dict[IpAddress, Node | None] = field(default_factory=dict, compare=False)
+    _ports: dict[tuple[IpAddress, int], list[int]] = field(default_factory=dict, compare=False)
+    _sources: dict[tuple[Zone, tuple[IpNetwork, ...]], IpAddress | None] = field(default_factory=dict, compare=False)
+
+    def owner(self, one: IpAddress) -> Node | None:
+        """The node that answers for an address; asked often, so that it is remembered."""
+        if one not in self._owners:
+            self._owners[one] = self.topology.owner(one)
+        return self._owners[one]
+
+    def ports(self, to: IpAddress, protocol: int) -> Sequence[int]:
+        """The ports of the known services of an address."""
+        if not self._ports:
+            for own, number, port in self.services:
+                self._ports.setdefault((own, number), []).append(port)
+        return self._ports.get((to, protocol), ())
 
     def source(self, zone: Zone, wanted: Sequence[IpNetwork]) -> IpAddress | None:
         """An address of the zone, among those wanted (all, when none is named), that its node answers for."""
+        key = (zone, tuple(wanted))
+        if key not in self._sources:
+            self._sources[key] = self._source(zone, wanted)
+        return self._sources[key]
+
+    def _source(self, zone: Zone, wanted: Sequence[IpNetwork]) -> IpAddress | None:
         if not wanted:
             return self.seen.get(zone.network) or self._pick(zone.network, zone.node)
         for network in wanted:
@@ -100,7 +122,7 @@ class Places:
         if owned:
             return owned[0]
         pick = _nth(network)
-        owner = self.topology.owner(pick)
+        owner = self.owner(pick)
         return pick if owner is not None and owner.kind in END_POINTS else None
 
     def _pick(self, network: IpNetwork, node: str) -> IpAddress | None:
@@ -111,7 +133,7 @@ class Places:
             if ip.version == network.version and ip in network:
                 return ip
         pick = _nth(network)
-        found = self.topology.owner(pick)
+        found = self.owner(pick)
         return pick if found is not None and found.kind in END_POINTS else None
 
 

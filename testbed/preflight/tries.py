@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import gcd
 
 from replay.schedule import TCP
 from testbed.attribution.match import DROPS, Leg, address, matches, options, target
 from testbed.change.model import Line
-from testbed.devices import nft_text
 from testbed.devices.base import Configs
 from testbed.devices.packet_filter import FAMILIES, Rule
 from testbed.preflight.places import (
@@ -36,9 +36,36 @@ PROBE_PORT = 4_242
 TARGETS = frozenset({"host", "edge", "loadbalancer"})
 FILTERS = frozenset({"firewall", "router"})
 FRR_PREFIX_WORDS = frozenset({"route", "network", "permit", "range", "aggregate-address", "summary-address"})
+GOLDEN = 0.618
+"""Steps of this share of a whole fill it evenly, and never keep pace with its rows."""
+
 _ANY_SOURCE_PORT = 50_000
 _APPENDS = frozenset({"-A", "-I", "-R", "--append", "--insert", "--replace"})
 _DELETES = frozenset({"-D", "--delete"})
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Pairs of services and zones, at most so many, spread over all of them; how many more there were is kept."""
+
+    most: int
+    left_out: int = 0
+
+    def ways(self, services: Sequence[Service], zones: Sequence[Zone]) -> Iterator[tuple[Service, Zone]]:
+        """Every pair, or as many as there may be."""
+        count = len(services) * len(zones)
+        picks = spread(count, self.most)
+        self.left_out += count - len(picks)
+        for pick in picks:
+            yield services[pick // len(zones)], zones[pick % len(zones)]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below `count`, in order and evenly, whatever rows they are arranged in."""
+    if count <= most:
+        return list(range(count))
+    stride = next(step for step in range(int(count * GOLDEN) or 1, 2 * count + 2) if gcd(step, count) == 1)
+    return sorted(number * stride % count for number in range(most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +81,21 @@ class Try:
 
 
 def tries_of_line(
-    line: Line, before: Mapping[str, Configs], after: Mapping[str, Configs], here: Places
+    line: Line, files: Configs, rules: Mapping[tuple[str, int], Rule], here: Places, sampler: Sampler
 ) -> Iterator[Try]:
-    """Ways that a changed line may have opened; none of a line that can only close."""
+    """Ways that a changed line may have opened; none of a line that can only close.
+
+    `files` are those of its node on its own side of the change, `rules` the packet filter's by file and line.
+    """
     file = line.file.split("/", 2)[-1]
-    own = (after if line.sign == "+" else before).get(line.node, {})
     if file == "haproxy.cfg":
         if line.sign == "+":
-            yield from _of_binds(line, own, here)
+            yield from _of_binds(line, files, here, sampler)
         return
     if file == "frr.conf":
-        yield from _of_route(line, here)
+        yield from _of_route(line, here, sampler)
         return
-    rule = _rule_at(line, file, own)
+    rule = rules.get((file, line.line))
     if rule is None:
         rule, deleted = _rule_of_command(line)
         if rule is None:
@@ -76,14 +105,12 @@ def tries_of_line(
             return
     elif (target(rule.text) in DROPS) == (line.sign == "+") or (target(rule.text) == "ACCEPT" and line.sign == "-"):
         return
-    yield from _of_rule(line, rule, here)
+    yield from _of_rule(line, rule, here, sampler)
 
 
-def _rule_at(line: Line, file: str, files: Configs) -> Rule | None:
-    """The packet filter's rule that stands on a changed line."""
-    if file not in (*FAMILIES, nft_text.FILE) and not file.startswith("files/etc/nft"):
-        return None
-    return next((rule for name, rule in packet_rules(files) if (name, rule.line) == (file, line.line)), None)
+def rules_by_line(files: Configs) -> dict[tuple[str, int], Rule]:
+    """The rules of a node's packet filters by the file and the line on which they stand."""
+    return {(file, rule.line): rule for file, rule in packet_rules(files)}
 
 
 def _rule_of_command(line: Line) -> tuple[Rule | None, bool]:
@@ -99,7 +126,7 @@ def _rule_of_command(line: Line) -> tuple[Rule | None, bool]:
     return Rule(table, words[verb + 1], 1, text, line.line), words[verb] in _DELETES
 
 
-def _of_rule(line: Line, rule: Rule, here: Places) -> Iterator[Try]:
+def _of_rule(line: Line, rule: Rule, here: Places, sampler: Sampler) -> Iterator[Try]:
     """Every side of the network with packets that the rule matches, ports first, so that a limit leaves every port."""
     named = {o.name: o for o in options(rule.text)}
     source, wanted = named.get("-s"), named.get("-d")
@@ -110,7 +137,7 @@ def _of_rule(line: Line, rule: Rule, here: Places) -> Iterator[Try]:
     version = _version(line.file, rule)
     for protocol in protocols(rule.text):
         services = list(dict.fromkeys(_services_of(line.node, rule, protocol, inside, here)))
-        for (to, _, port), zone in product(services, here.zones):
+        for (to, _, port), zone in sampler.ways(services, here.zones):
             said = here.source(zone, sources)
             if said is None or said.version != to.version or version not in (None, to.version):
                 continue
@@ -160,13 +187,13 @@ def _picks(
     targets: Sequence[IpAddress], protocol: int, ranges: Sequence[tuple[int, int]] | None, here: Places
 ) -> Iterator[tuple[int, IpAddress]]:
     """Ports by address: of a list all, of a range its ends and middle, of anything the known ones and a free one."""
-    known = {to: [port for own, number, port in here.services if own == to and number == protocol] for to in targets}
     for to in targets:
+        known = here.ports(to, protocol)
         if ranges is None:
-            ports = [*known[to], PROBE_PORT]
+            ports = [*known, PROBE_PORT]
         else:
             ends = [port for low, high in ranges for port in (low, high, (low + high) // 2)]
-            ports = [port for port in (*known[to], *ends) if port and _in(ranges, port)]
+            ports = [port for port in (*known, *ends) if port and _in(ranges, port)]
         yield from ((port, to) for port in dict.fromkeys(ports))
 
 
@@ -175,7 +202,7 @@ def _originals(one: Translation, here: Places) -> Iterator[Service]:
     node = here.topology.node(one.node)
     own = [a.ip for i in node.interfaces for a in i.addresses if not (a.is_link_local or a.is_loopback)]
     meant = own if one.originals is None else [a for n in one.originals if (a := _any_in(n, own)) is not None]
-    known = [port for to, number, port in here.services if to == one.to and number == one.protocol]
+    known = here.ports(one.to, one.protocol)
     ports = [p for low, high in one.ports or () for p in (low, high)] or [*known, PROBE_PORT]
     for to, port in product(meant, dict.fromkeys(ports)):
         if to.version == one.to.version and port:
@@ -186,7 +213,7 @@ def _any_in(network: IpNetwork, own: Sequence[IpAddress]) -> IpAddress | None:
     return next((a for a in own if a.version == network.version and a in network), network[0])
 
 
-def _of_binds(line: Line, files: Configs, here: Places) -> Iterator[Try]:
+def _of_binds(line: Line, files: Configs, here: Places, sampler: Sampler) -> Iterator[Try]:
     """Every side of the network to the ports that a changed `bind` takes."""
     node = here.topology.node(line.node)
     own = [a.ip for i in node.interfaces for a in i.addresses if not (a.is_link_local or a.is_loopback)]
@@ -194,28 +221,29 @@ def _of_binds(line: Line, files: Configs, here: Places) -> Iterator[Try]:
         if number != line.line:
             continue
         bound = address(host)
-        for port, to, zone in product(dict.fromkeys((low, high)), own, here.zones):
+        services = [(to, TCP, port) for port in dict.fromkeys((low, high)) for to in own if bound in (None, to)]
+        for service, zone in sampler.ways(services, here.zones):
             said = here.source(zone, ())
-            if bound in (None, to) and said is not None and said.version == to.version:
-                yield Try(Kind.RULE, zone, said, (to, TCP, port), line)
+            if said is not None and said.version == service[0].version:
+                yield Try(Kind.RULE, zone, said, service, line)
 
 
-def _of_route(line: Line, here: Places) -> Iterator[Try]:
+def _of_route(line: Line, here: Places, sampler: Sampler) -> Iterator[Try]:
     """Every side of the network to the known services of a prefix that a changed line of frr.conf names."""
     words = line.text.split()
     if FRR_PREFIX_WORDS.isdisjoint(words):
         return
     prefixes = [n for word in words if "/" in word for n in networks(word)]
-    for (to, protocol, port), zone in product(here.services, here.zones):
+    services = [service for service in here.services if within(service[0], prefixes)]
+    for service, zone in sampler.ways(services, here.zones):
         said = here.source(zone, ())
-        meant = within(to, prefixes) and leaves(here, zone, to)
-        if meant and said is not None and said.version == to.version:
-            yield Try(Kind.RULE, zone, said, (to, protocol, port), line)
+        if said is not None and said.version == service[0].version and leaves(here, zone, service[0]):
+            yield Try(Kind.RULE, zone, said, service, line)
 
 
 def leaves(here: Places, zone: Zone, to: IpAddress) -> bool:
     """Whether a packet passes a filter or a route: within its own subnet only what filters itself is worth a probe."""
-    owner = here.topology.owner(to)
+    owner = here.owner(to)
     if owner is None:
         return not within(to, [zone.network])
     return owner.name != zone.node and (owner.kind in FILTERS or not within(to, [zone.network]))

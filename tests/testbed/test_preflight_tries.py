@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pandas as pd
@@ -24,8 +26,11 @@ from testbed.preflight.places import (
     translated_by,
 )
 from testbed.preflight.probe import Kind, Probe
+from testbed.preflight.tries import Sampler, spread
 from testbed.prepare import flow_rule
+from tests.testbed.labs import node, topology
 from tests.testbed.shop_scene import SHOP, edited, shop
+from topologies.model import Service
 
 CONFIGS = {
     node.name: {file: path.read_bytes() for file, path in node.configs.items()} for node in shop().topology.nodes
@@ -49,8 +54,8 @@ def here() -> Places:
 def tried(change: Change) -> list[Probe]:
     """The probes that are made of the change's lines."""
     after = {node: dict(files) for node, files in CONFIGS.items()}
-    for (node, file), content in change.after.items():
-        after[node][file] = content
+    for (name, file), content in change.after.items():
+        after[name][file] = content
     probes, _ = exposures(change, CONFIGS, after, places(shop().topology, after, NO_FLOWS), NO_FLOWS, ())
     return [probe for probe in probes if probe.kind is Kind.RULE]
 
@@ -171,6 +176,45 @@ def test_refused_flows_and_known_services_are_tried_too():
     assert ("203.0.113.10", 443) in {p.script.target for p in probes if p.kind is Kind.SERVICE}
     assert left_out == 0
     assert len({(p.script.source[0], p.script.target, p.script.protocol) for p in probes}) == len(probes)
+
+
+@given(st.integers(0, 5000), st.integers(1, 200))
+def test_what_is_picked_is_spread_over_all_of_it(count, most):
+    picks = spread(count, most)
+    assert len(set(picks)) == len(picks) == min(count, most)
+    assert picks == sorted(picks)
+    assert not picks or 0 <= picks[0] <= picks[-1] < count
+
+
+def test_every_zone_and_every_service_is_among_a_choice():
+    services, zones = [(ip_address("10.0.0.1"), 6, port) for port in range(40)], here().zones[:6]
+    ways = list(Sampler(48).ways(services, zones))
+    assert len(ways) == 48
+    assert {zone for _, zone in ways} == set(zones)
+    assert len({port for (_, _, port), _ in ways}) > 30
+
+
+def test_a_large_network_is_no_trouble():
+    nodes = [
+        node(f"h{n}", {"e": [f"10.{n // 250}.{n % 250}.2/24"]}, routes={"0.0.0.0/0": f"10.{n // 250}.{n % 250}.1"})
+        for n in range(1_000)
+    ]
+    nodes = [replace(one, listen=(Service("tcp", 80),)) for one in nodes]
+    wires = {f"e{n}": [f"10.{n // 250}.{n % 250}.1/24"] for n in range(1_000)}
+    net = topology([*nodes, node("fw1", wires, "firewall")], [])
+    rules = "*filter\n" + "".join(f"-A FORWARD -p tcp --dport {port} -j ACCEPT\n" for port in range(1, 101))
+    lines = [
+        Line("fw1", "configs/fw1/iptables.rules", port + 1, "+", f"-A FORWARD -p tcp --dport {port} -j ACCEPT")
+        for port in range(1, 101)
+    ]
+    after = {"fw1": {"iptables.rules": rules.encode()}}
+    began = time.monotonic()
+    probes, left_out = exposures(
+        Change("big", SHOP, lines=tuple(lines)), {}, after, places(net, after, NO_FLOWS), NO_FLOWS, ()
+    )
+    assert time.monotonic() - began < 20
+    assert 500 < len(probes) <= 480 + 192
+    assert left_out > 10_000_000
 
 
 HOSTILE = st.text(alphabet="-dport sACEPTjmultih0123456789:,./![]{}abcnftdo\n\t\x00é", max_size=80)
