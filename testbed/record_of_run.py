@@ -48,7 +48,8 @@ def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ())
             "seed": plan.seed,
             "speed": case.schedule.speed,
             "load": case.manner.load,
-            "window_seconds": round(case.schedule.duration_ns / 1e9, 3),
+            "mode": case.manner.mode.value,
+            "window_seconds": round(case.duration_ns / 1e9, 3),
         },
         "flows": {
             "replayed": len(case.flows),
