@@ -7,7 +7,7 @@ after its moment a scheduled event (a SYN, a request, a response) was sent.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Contender:
 
     play: Callable[[Load], Played]
     seconds: float
-    tries: int = 2
+    tries: int = 3
     known: dict[float, list[Played]] = field(default_factory=dict)
 
     def on_time(self, rate: float, bound_us: float) -> bool:
@@ -58,22 +58,40 @@ class Contender:
                 return True
         return False
 
-    def sustained(self, bound_us: float) -> float:
-        """The highest rate found to be kept up, flows/s; 0 when not even the lowest was."""
+    def search(self, bound_us: float) -> Generator[None, None, float]:
+        """Look for the highest rate that is kept up, flows/s, a rate a step; 0 when not even the lowest is."""
         good, bad = 0.0, LOWEST
-        while bad <= HIGHEST and self.on_time(bad, bound_us):
+        while bad <= HIGHEST:
+            if not self.on_time(bad, bound_us):
+                break
             good, bad = bad, bad * 2
+            yield
         while good and bad / good > FINE:
             middle = round((good * bad) ** 0.5, 1)
             if self.on_time(middle, bound_us):
                 good = middle
             else:
                 bad = middle
+            yield
         return good
 
     def p99_us(self, rate: float) -> float:
         """The best p99 that it had at a rate that was played."""
         return min((one.p99_us for one in self.known.get(rate, [])), default=float("inf"))
+
+
+def sustained(contenders: Mapping[str, Contender], bound_us: float) -> dict[str, float]:
+    """Every contender's highest rate within the bound; they take turns, so that a busy machine is busy for all."""
+    searches = {name: one.search(bound_us) for name, one in contenders.items()}
+    found: dict[str, float] = {}
+    while searches:
+        for name, one in list(searches.items()):
+            try:
+                next(one)
+            except StopIteration as over:
+                found[name] = over.value
+                del searches[name]
+    return found
 
 
 def bench_replay(seconds: float = 1.0) -> BenchResult:
@@ -98,7 +116,8 @@ def _measured(seconds: float, program: Path | None) -> BenchResult:
         }
         if program is not None:
             contenders["c"] = Contender(lambda load: play_c(program, load, spaces[CLIENT], spaces[SERVER]), seconds)
-        found = {name: (one.sustained(TIGHT_US), one.sustained(LOOSE_US)) for name, one in contenders.items()}
+        tight, loose = (sustained(contenders, bound_us) for bound_us in (TIGHT_US, LOOSE_US))
+        found = {name: (tight[name], loose[name]) for name in contenders}
         goal = contenders["player"]
         goal.on_time(GOAL_FLOWS_PER_S, TIGHT_US)
         figures = {
@@ -124,7 +143,10 @@ def _concurrent(spaces: Mapping[str, int]) -> dict[str, float]:
 
 
 def _references(found: Mapping[str, tuple[float, float]]) -> dict[str, Reference]:
-    """The others' rates; one that keeps no rate up counts as the lowest that was tried, in our disfavour."""
+    """The others' rates; one that keeps no rate up counts as the lowest that was tried, in our disfavour.
+
+    Where we keep none up either the ratio is 0: this machine was too busy to tell.
+    """
     references = {}
     for name, rates in found.items():
         if name == "player":
