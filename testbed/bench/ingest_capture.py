@@ -76,7 +76,7 @@ def blocks(octets: int, seed: int, mix: Mix = Mix()) -> Iterator[tuple[Octets, i
     first = np.searchsorted(packets.flow, np.arange(flows))
     time_ns = begins[packets.flow] + running - running[first][packets.flow]
     hosts = _hosts(random, kind, flows)
-    sequence = _sequences(random, packets, flows)
+    sequence = _sequences(random, packets, kind)
     order = np.argsort(time_ns, kind="stable")
     for begin in range(0, len(order), _BLOCK_PACKETS):
         some = order[begin : begin + _BLOCK_PACKETS]
@@ -195,10 +195,11 @@ def _octets(kind: Ints, packets: _Packets, hosts: _Hosts, when: Ints, sequence: 
     return out
 
 
-def _sequences(random: np.random.Generator, packets: _Packets, flows: int) -> Ints:
-    """Sequence numbers: each end's own first number, and what it sent before (a SYN counts one)."""
+def _sequences(random: np.random.Generator, packets: _Packets, kind: Ints) -> Ints:
+    """Sequence numbers: each end's own first number, and what it sent before (a SYN counts one, not when sent again)."""
+    flows = len(kind)
     lane = packets.flow * 2 + packets.end
-    used = packets.payload + (packets.flags & 3 != 0)
+    used = packets.payload + ((packets.flags & 3 != 0) & (kind[packets.flow] != 3))
     order = np.argsort(lane, kind="stable")
     before = np.cumsum(used[order]) - used[order]
     first = np.searchsorted(lane[order], np.arange(flows * 2))
