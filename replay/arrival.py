@@ -281,9 +281,13 @@ class ServerConnection:
     def _finish(self, script: FlowScript) -> None:
         if script.close == "rst_reverse":
             self._busy = True
-            self._drain(self.abort, _DRAIN_STEPS)
+            self.reset_when_heard()
         elif self.peer_closed or script.close == "fin_reverse":
             self.end_output()
+
+    def reset_when_heard(self) -> None:
+        """Reset once the peer has acknowledged everything: a reset would overtake it."""
+        self._drain(self.abort, _DRAIN_STEPS)
 
     def _drain(self, then: Callable[[], None], steps: int) -> None:
         """Wait until the peer has acknowledged everything; a reset would overtake it."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from replay.observed import CLIENT, Attempt, Notes, Walked, tcp_info
 from replay.reactor import CLOSING, READ, WRITE, Namespaces, Reactor
-from replay.schedule import FORWARD, FlowScript
+from replay.schedule import FORWARD, REVERSE, FlowScript
 
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
@@ -118,6 +118,7 @@ class TcpConversation:
         "_sock",
         "_stage",
         "_thinking",
+        "_told",
         "attempt",
         "script",
     )
@@ -137,6 +138,7 @@ class TcpConversation:
         self._limit_ns = 0
         self._retries = 0
         self._done = False
+        self._told = False
 
     def start(self) -> None:
         """Send the SYN from the captured address and port."""
@@ -372,7 +374,9 @@ class TcpConversation:
         self.attempt.completed = True
         self.attempt.error = "none"
         self.attempt.ended_ns = time.monotonic_ns()
-        self._stage.silent(self.script, satisfied=True)
+        self._told = any(message.direction == REVERSE for message in self.script.messages)
+        if self._told:
+            self._stage.silent(self.script, satisfied=True)
         close = self.script.close
         if close == "none":
             self._stage.idle(self.script.flow_id)
@@ -404,9 +408,9 @@ class TcpConversation:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             self._reactor.close(sock)
             self._write_down()
-        if not self._done:
-            self._stage.silent(self.script, satisfied=False)
-        self._done = True
+        if not self._told:
+            self._stage.silent(self.script, satisfied=self._done and not error)
+        self._done = self._told = True
         self._stage.finished(self.script.flow_id)
 
     def _write_down(self) -> None:

@@ -22,6 +22,7 @@ from replay.observed import Attempt, Notes
 from replay.played import ShardResult
 from replay.promptness import Promptness, ask_promptness
 from replay.reactor import Namespaces, Reactor
+from replay.responder import Endpoint
 from replay.schedule import TCP, FlowScript, Schedule
 from replay.servers import Listener, Servers
 from replay.shards import Mates, direct_targets, shard_of
@@ -153,6 +154,7 @@ class _Playing:
         self.notes = Notes()
         self._open: dict[str, Conversation] = {}
         self._idle: set[str] = set()
+        self._last_on: dict[tuple[int, Endpoint, Endpoint], str] = {}
         self._over = False
         self._meter = EffortMeter(self.namespaces)
         scripts = director.scripts
@@ -189,10 +191,19 @@ class _Playing:
             attempt.started_ns = attempt.ended_ns = time.monotonic_ns()
             self.finished(script.flow_id)
             return
+        self._make_room(script)
         conversation = kind_of(script)(self, script, attempt)
         self._open[script.flow_id] = conversation
         self._director.servers.recogniser.started(script)
         conversation.start()
+
+    def _make_room(self, script: FlowScript) -> None:
+        """Reset the flow before on this five-tuple if it only stays open: the capture shows that it was given up."""
+        five_tuple = (script.protocol, script.source, script.target)
+        before = self._last_on.get(five_tuple, "")
+        if before in self._idle:
+            self._open[before].cut("")
+        self._last_on[five_tuple] = script.flow_id
 
     def finished(self, flow_id: str) -> None:
         """A flow's sockets are closed."""

@@ -28,7 +28,8 @@ class HttpConversation(TcpConversation):
         return False
 
     def _say(self, payload: bytes) -> None:
-        self._reader.expect(payload.split(b" ", 1)[0])
+        if self._cursor == 0 or self.script.messages[self._cursor - 1].direction == REVERSE:
+            self._reader.expect(payload.split(b" ", 1)[0])
         sent = self.attempt.sent_octets
         self._note(self._cursor, FORWARD, sent, sent + len(payload))
         super()._say(payload)

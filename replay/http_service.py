@@ -35,6 +35,9 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Reset."""
 
+    def reset_when_heard(self) -> None:
+        """Reset once the peer has everything."""
+
 
 class HttpService:
     """Answers one connection's requests one at a time, in order."""
@@ -79,6 +82,7 @@ class HttpService:
             start, end = framed.start - self._base, framed.end - self._base
             self._desk.recogniser.take(script, stream.local)
             self._desk.notes.arrived(script.flow_id, end - start)
+            sequence = script.last_of_run(sequence)
             self._note(script, sequence, FORWARD, start, end)
             if script.answer_to(sequence) < 0:
                 continue
@@ -101,7 +105,10 @@ class HttpService:
             length = sum(len(piece) for piece in _pieces(script, first))
             self._note(script, first, REVERSE, start, start + length)
             self._busy = False
-            if self._closes_after(script, first, request):
+            over = script.last_of_run(first) + 1 == len(script.messages)
+            if over and script.close == "rst_reverse" and self._stream.peer == script.source:
+                self._stream.reset_when_heard()
+            elif self._closes_after(script, first, request):
                 self._stream.end_output()
             else:
                 self._serve()
@@ -130,9 +137,9 @@ class HttpService:
         )
         if unframed:
             return True
-        direct = self._stream.peer == script.source
-        if direct and script.close != "fin_reverse":
-            return False
+        if self._stream.peer == script.source:
+            # nobody is between us and the client: the captured close is this connection's own
+            return script.close == "fin_reverse" and script.last_of_run(first) + 1 == len(script.messages)
         return head.closes or request.head.closes
 
 

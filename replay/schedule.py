@@ -45,7 +45,7 @@ class Message:
 class FlowScript:
     """One flow to be re-enacted; a message's sequence is its index in `messages`.
 
-    `tagged` flows are cleartext HTTP: every forward message is one request that carries the
+    `tagged` flows are cleartext HTTP: every run of forward messages is one request that carries the
     shadow header, and every run of reverse messages is one response.
     """
 
@@ -66,6 +66,13 @@ class FlowScript:
     def busy_ns(self) -> int:
         """How long the script keeps its sockets if the network took no time at all."""
         return sum(message.gap_ns for message in self.messages)
+
+    def last_of_run(self, sequence: int) -> int:
+        """The last message that the same side says without a word of the other after `sequence`."""
+        messages = self.messages
+        while sequence + 1 < len(messages) and messages[sequence + 1].direction == messages[sequence].direction:
+            sequence += 1
+        return sequence
 
     @property
     def exchanges(self) -> int:
@@ -157,7 +164,7 @@ def schedule(
         if reason or node is None:
             unplayable.append((flow.flow_id, reason))
             continue
-        turns = said.get(flow.flow_id) or _from_totals(flow)
+        turns = said.get(flow.flow_id) or (_from_totals(flow) if flow.grade == "totals" else [])
         script = FlowScript(
             flow_id=flow.flow_id,
             protocol=flow.protocol,
@@ -197,6 +204,7 @@ class _Flow:
     application: str
     label: str
     priority: str
+    grade: str
 
     @classmethod
     def of(cls, row: Mapping[Hashable, Any]) -> "_Flow":
@@ -214,6 +222,7 @@ class _Flow:
             str(row["application"]),
             str(row["label"]),
             str(row["priority"]),
+            str(row.get("grade", "totals")),
         )
 
 
@@ -300,25 +309,32 @@ def _merged(turns: Iterable[_Turn], directions: tuple[int, ...]) -> Iterator[_Tu
         )
 
 
+def _whole_first_line(pieces: list[Message]) -> tuple[Message, list[Message]]:
+    """The pieces of a request, the first of which holds its request line, behind which the shadow header goes."""
+    said = b""
+    for number, piece in enumerate(pieces, 1):
+        said += piece.payload
+        if b"\r\n" in said:
+            return replace(pieces[0], payload=said), pieces[number:]
+    return replace(pieces[0], payload=said), []
+
+
 def _as_http(script: FlowScript) -> FlowScript:
     """The script with tagged requests when every turn is one request and one response."""
-    turns = _merged(
-        (_Turn(m.direction, m.gap_ns, len(m.payload), m.payload) for m in script.messages),
-        directions=(FORWARD,),
-    )
-    messages = [Message(turn.direction, turn.gap_ns, turn.payload or b"") for turn in turns]
     marked: list[Message] = []
-    for direction, run in groupby(messages, key=lambda message: message.direction):
+    for direction, run in groupby(script.messages, key=lambda message: message.direction):
         pieces = list(run)
+        whole = b"".join(piece.payload for piece in pieces)
         if direction == FORWARD:
-            head = one_request(pieces[0].payload)
+            head = one_request(whole)
             if head is None:
                 return script
             method = head.method
-            request = tagged(pieces[0].payload, f"{script.flow_id}-{len(marked)}")
-            marked.append(Message(FORWARD, pieces[0].gap_ns, request))
+            start, rest = _whole_first_line(pieces)
+            marked.append(replace(start, payload=tagged(start.payload, f"{script.flow_id}-{len(marked)}")))
+            marked += rest
         else:
-            if not marked or one_response(b"".join(p.payload for p in pieces), method) is None:
+            if not marked or one_response(whole, method) is None:
                 return script
             marked += pieces
     return replace(script, messages=tuple(marked), tagged=bool(marked))

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 from click.testing import CliRunner
+from scapy.layers import inet
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+from scapy.utils import wrpcap
 
+from testbed.bench.fidelity import bench_fidelity
 from testbed.bench.fidelity_lab import BETWEEN, FAR, NEAR, lab_for, placed
 from testbed.cli import commands
 from testbed.errors import InvalidInput
@@ -131,6 +136,67 @@ def test_a_part_of_the_shops_traffic_comes_again_as_it_was(tmp_path):
     assert document["references"]["capture_octets"]["ratio"] == 1.0
     assert 0 < figures["gap_error_client_p50_us"] < 10_000
     assert document["explained"]["requests with the shadow header, taken out"] > 0
+
+
+class Wire:
+    """Packets of TCP flows between a client and its server, 2 ms apart unless told."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+
+    def flow(self, port: int, *steps: tuple[int, str, bytes, float], start: float = 0.0, initial: int = 1_000) -> None:
+        """A handshake, then (direction, flags, payload, seconds before)."""
+        ends, at = (("10.1.0.1", port), ("10.1.0.2", 80)), 1_700_000_000.0 + start
+        following = [initial, initial + 5_000]
+        for direction, flags, payload, wait in (
+            (0, "S", b"", 0.0),
+            (1, "SA", b"", 0.002),
+            (0, "A", b"", 0.002),
+            *steps,
+        ):
+            at += wait
+            (source, source_port), (target, target_port) = ends[direction], ends[1 - direction]
+            tcp = inet.TCP(
+                sport=source_port, dport=target_port, flags=flags,
+                seq=following[direction], ack=following[1 - direction],
+            )  # fmt: skip
+            packet = (
+                Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+                / inet.IP(src=source, dst=target)
+                / tcp
+                / payload
+            )
+            packet.time = at
+            self.packets.append(packet)
+            following[direction] += len(payload) + ("S" in flags or "F" in flags)
+
+    def written(self, path: Path) -> Path:
+        wrpcap(str(path), sorted(self.packets, key=lambda packet: packet.time))
+        return path
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+UPLOAD = b"POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 4\r\n\r\n", b"body"
+
+
+def test_closes_pauses_and_silence_come_again_too(tmp_path):
+    wire, soon = Wire(), 0.002
+    asked, answered = (0, "PA", REQUEST, soon), (1, "PA", RESPONSE, soon)
+    by_client, by_server = ((0, "FA", b"", soon), (1, "FA", b"", soon)), ((1, "FA", b"", soon), (0, "FA", b"", soon))
+    wire.flow(40_000, asked, answered, *by_server)
+    wire.flow(40_001, asked, answered, (1, "R", b"", soon))
+    wire.flow(40_002, (0, "PA", UPLOAD[0], soon), (0, "PA", UPLOAD[1], 0.25), answered, *by_client)
+    wire.flow(40_003, asked, (1, "PA", RESPONSE[:20], soon), (1, "PA", RESPONSE[20:], 0.25), *by_client)
+    wire.flow(40_004, *by_server)
+    wire.flow(40_005, (1, "R", b"", soon))
+    wire.flow(40_006, (0, "PA", b"said", 0.0), *by_server)
+    wire.flow(40_007, (0, "PA", b"said", soon), (1, "PA", b"heard", soon))
+    wire.flow(40_007, (0, "PA", b"said", soon), (1, "PA", b"heard", soon), *by_client, start=0.3, initial=900_000)
+    report = bench_fidelity(wire.written(tmp_path / "closes.pcap"), 1.0, 1.0)
+    assert report.fidelity.differences == ()
+    assert report.fidelity.of_grade("payload") == (9, 9)
+    assert report.fidelity.explained["requests with the shadow header, taken out"] == 4
 
 
 def test_a_capture_of_which_nothing_can_be_replayed_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from replay.schedule import FORWARD, REVERSE, TCP, UDP, Schedule, schedule
 from tests.replay.scripts import response
 
 FLOW = {
+    "grade": "totals",
     "flow_id": "a",
     "start_ns": 1_000_000_000,
     "end_ns": 2_000_000_000,
@@ -107,6 +108,27 @@ def test_a_request_in_two_messages_becomes_one_and_a_response_keeps_its_pauses()
     script = planned({"application": "http"}, said=said, payloads=(GET[:5], GET[5:], whole[:20], whole[20:])).scripts[0]
     assert script.tagged
     assert [(m.direction, m.gap_ns) for m in script.messages] == [(FORWARD, 0), (REVERSE, 3), (REVERSE, 9)]
+
+
+def test_a_request_that_pauses_is_said_in_its_pieces() -> None:
+    whole = response(b"x" * 10)
+    said = (
+        ("a", 0, FORWARD, 0, 20, 0),
+        ("a", 1, FORWARD, 7, len(GET) - 20, 1),
+        ("a", 2, REVERSE, 3, len(whole), 2),
+    )
+    script = planned({"application": "http"}, said=said, payloads=(GET[:20], GET[20:], whole)).scripts[0]
+    assert script.tagged
+    assert [(m.direction, m.gap_ns) for m in script.messages] == [(FORWARD, 0), (FORWARD, 7), (REVERSE, 3)]
+    assert script.messages[1].payload == GET[20:]
+    assert (script.last_of_run(0), script.last_of_run(2)) == (1, 2)
+    assert script.exchanges == 1
+
+
+def test_a_flow_in_which_nothing_was_said_stays_silent() -> None:
+    silent = {"forward_octets": 500, "reverse_octets": 700, "grade": "payload"}
+    assert planned(silent).scripts[0].messages == ()
+    assert planned({**silent, "grade": "totals"}).scripts[0].messages != ()
 
 
 def test_http_that_does_not_frame_is_replayed_as_plain_bytes() -> None:
