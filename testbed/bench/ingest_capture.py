@@ -196,7 +196,7 @@ def _octets(kind: Ints, packets: _Packets, hosts: _Hosts, when: Ints, sequence: 
 
 
 def _sequences(random: np.random.Generator, packets: _Packets, kind: Ints) -> Ints:
-    """Sequence numbers: each end's own first number, and what it sent before (a SYN counts one, not when sent again)."""
+    """Sequence numbers: each end's own first number, and what it sent before (a SYN counts one, once)."""
     flows = len(kind)
     lane = packets.flow * 2 + packets.end
     used = packets.payload + ((packets.flags & 3 != 0) & (kind[packets.flow] != 3))
