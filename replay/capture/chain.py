@@ -19,8 +19,8 @@ from replay.columns import Bool, Int64, UInt8, UInt32
 
 _MOST_LANES, _LEAST_LANES, _LANE_OCTETS = 256, 8, 1 << 18
 _GUESS_OCTETS = 2048
-_STEPS_A_LOOK = 16
-_FIRST_SEARCH_OCTETS = 1 << 12
+_STEPS_A_LOOK, _MOST_STEPS = 16, 1 << 13
+_FIRST_SEARCH_OCTETS, _MOST_SEARCH_OCTETS = 1 << 12, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def next_plausible(data: UInt8, begin: int, end: int, links: Links) -> int | Non
         places = places[links.plausible(places)] if len(places) else places
         if len(places):
             return int(places[0])
-        begin, size = until, size * 2
+        begin, size = until, min(size * 2, _MOST_SEARCH_OCTETS)
     return None
 
 
@@ -106,21 +106,23 @@ def _guesses(words: UInt32, begin: int, end: int, links: Links) -> Int64:
     at = at[links.plausible(at)]
     _, first = np.unique((at - begin) // lane_octets, return_index=True)
     starts = at[first]
+    if len(starts) < _LEAST_LANES:
+        return np.zeros(0, np.int64)
     return starts if len(starts) and starts[0] == begin else np.concatenate(([begin], starts[starts > begin]))
 
 
 def _walked_together(words: UInt32, starts: Int64, end: int, links: Links) -> tuple[list[Int64], list[int]]:
-    """Every lane's positions up to the next lane's start, and the first position that is not before it."""
+    """Every lane's positions up to the next lane's start, and the first position that is not among them."""
     stops = np.append(starts[1:], end)
     last = len(words) - links.length_at - 1
     at, steps = starts, [starts]
-    while (at < stops).any():
+    while len(steps) < _MOST_STEPS and (at < stops).any():
         for _ in range(_STEPS_A_LOOK):
             octets = words[at + links.length_at].astype(np.int64) + links.added
             at = np.minimum(at + np.maximum(octets, links.least), last)
             steps.append(at)
     table = np.array(steps)
-    counts = (table < stops).sum(axis=0)
+    counts = np.minimum((table < stops).sum(axis=0), len(table) - 1)
     lanes = np.ascontiguousarray(table.T)
     runs = [lane[:count] for lane, count in zip(lanes, counts.tolist(), strict=True)]
     return runs, table[counts, np.arange(len(starts))].tolist()

@@ -69,11 +69,14 @@ class Pcap(RecordFormat):
             return looks(first) & possible & (wire <= _MOST_LIMIT_OCTETS), at + self._header_octets + captured
 
         def plausible(at: Int64) -> Bool:
+            right: Bool = words[np.minimum(at + 8, end)] <= self._limit
+            at = at[right]
             possible, following = alone(at)
             another = following + self._header_octets <= end
             after, _ = alone(np.where(another, following, at))
             possible &= (following <= end) & np.where(another, after, (following == end) | (not final))
-            return possible
+            right[right] = possible
+            return right
 
         return Links(self._order, 8, self._header_octets, _RECORD_HEADER_OCTETS, looks, plausible)
 
