@@ -1,7 +1,7 @@
 """The numbering of five-tuples by compiled code, where a C compiler is at hand: the numbers of replay.tuples, sooner.
 
 The code is compiled once, into the user's cache, by the name of what is in it. Without a compiler, or where the cache
-cannot be written, `numbering` gives the one that needs neither.
+cannot be written (or there is no home folder), `numbering` gives the one that needs neither.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compiled() -> ctypes.CDLL | None:
         if not library.exists():
             _compile(compiler, source, library)
         return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
 
 
