@@ -12,6 +12,7 @@ from testbed.infer.rules import Drafted
 from testbed.infer.wiring import INVENTED
 
 _MOST_DOUBTS = 40
+_LONG_S = 120
 
 
 def readme(
@@ -31,6 +32,7 @@ def readme(
         "testbed whatif . --change changes/none",
         "```",
         "",
+        *_length(flows),
         "## How sure",
         "",
     ]
@@ -49,6 +51,14 @@ def readme(
             lines.append(f"- and {len(doubts) - _MOST_DOUBTS} more")
     lines += ["", "## What to refine", "", *_to_do(rules, from_records=from_records), ""]
     return "\n".join(lines)
+
+
+def _length(flows: pd.DataFrame) -> list[str]:
+    """How long a replay takes, where it takes long."""
+    seconds = int(flows["end_ns"].max() - flows["start_ns"].min()) / 1e9
+    if seconds < _LONG_S:
+        return []
+    return [f"They last {seconds:,.0f} s: replay them faster (`--speed`) or take a shorter stretch of them.", ""]
 
 
 def _method(*, from_records: bool) -> list[str]:
