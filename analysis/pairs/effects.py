@@ -15,7 +15,7 @@ import numpy as np
 from analysis.compare import deviation_percent
 from analysis.kpi import Kpi
 from analysis.pairs.hierarchy import Level, Subject
-from analysis.pairs.margins import percent
+from analysis.pairs.margins import moved_by
 from analysis.pairs.signflip import Answers, Floats, answers
 from analysis.verdict import Json
 
@@ -43,6 +43,7 @@ class Effect:
 
     kpi: Kpi
     tail: bool
+    offset: float
     subject: Subject
     change: float
     low: float
@@ -59,15 +60,14 @@ class Effect:
         return deviation_percent(self.subject.after, self.subject.before)
 
     @property
-    def interval_percent(self) -> tuple[float, float]:
-        """The interval as a change of the KPI in percent, lower end first; of the odds, for a ratio."""
-        ends = percent(self.kpi, self.low), percent(self.kpi, self.high)
-        return min(ends), max(ends)
+    def interval(self) -> tuple[float, float]:
+        """Where the typical value comes to with the change, in the KPI's unit, lower end first."""
+        low, high = self.value_at(self.low), self.value_at(self.high)
+        return min(low, high), max(low, high)
 
-    @property
-    def margin_percent(self) -> float:
-        """The margin as a change in percent, with the sign of a worsening."""
-        return percent(self.kpi, self.margin)
+    def value_at(self, worse: float) -> float:
+        """Where the typical value comes to when it worsens by so much on the scale, in the KPI's unit."""
+        return moved_by(self.kpi, self.subject.baseline, worse, self.subject.trials, self.offset)
 
     @property
     def beyond(self) -> bool:
@@ -76,7 +76,7 @@ class Effect:
 
     def to_json(self) -> dict[str, Json]:
         """Six significant digits, so that the same data give the same bytes."""
-        low, high = self.interval_percent
+        low, high = self.interval
         return {
             "scope": self.subject.scope.value,
             "subject": self.subject.name,
@@ -87,10 +87,12 @@ class Effect:
             "before": rounded(self.subject.before),
             "after": rounded(self.subject.after),
             "deviation_percent": rounded(self.deviation_percent),
-            "change_percent": rounded(percent(self.kpi, self.change)),
-            "interval_low_percent": rounded(low),
-            "interval_high_percent": rounded(high),
-            "margin_percent": rounded(self.margin_percent),
+            "baseline": rounded(self.subject.baseline),
+            "estimate": rounded(self.value_at(self.change)),
+            "interval_low": rounded(low),
+            "interval_high": rounded(high),
+            "limit": rounded(self.subject.limit),
+            "unit": self.kpi.unit,
             "p_inferior": rounded(self.p_inferior),
             "p_non_inferior": rounded(self.p_non_inferior),
             "answer": self.answer.value,
@@ -117,6 +119,7 @@ def _effect(level: Level, answered: Answers, at: int, alpha: float) -> Effect:
     return Effect(
         kpi=level.kpi,
         tail=level.tail,
+        offset=level.offset,
         subject=level.subjects[at],
         change=change,
         low=float(answered.low[at]),

@@ -14,7 +14,7 @@ from analysis.pairs.hierarchy import NETWORK
 from analysis.pairs.suspects import LABEL, Suspect
 from analysis.roster import Roster
 from analysis.verdict import Finding, Scope, Severity, finding_id
-from analysis.words import moved, plural
+from analysis.words import moved, plural, quantity
 
 NAN = float("nan")
 _SURE = 2.0
@@ -123,7 +123,10 @@ def suspect_findings(suspects: Sequence[Suspect], failed: frozenset[str], roster
 
 
 def sentence(effect: Effect) -> str:
-    """ "http response time 12 ms → 14 ms (+17 %); 90 % interval +12 to +22 %, margin +10 %"."""
+    """ "http response time 12 ms → 15 ms (+25 %); on average 13 ms → 16 ms (90 % interval 15 ms to 17 ms, limit 14 ms)".
+
+    The medians first, as the seed compares them; then what the test is about.
+    """
     text = moved(
         effect.subject.name,
         effect.kpi,
@@ -136,14 +139,15 @@ def sentence(effect: Effect) -> str:
 
 
 def _interval(effect: Effect) -> str:
-    low, high = effect.interval_percent
-    what = " of the odds" if effect.kpi.unit == "ratio" else ""
-    return f"90 % interval {low:+.3g} to {high:+.3g} %, margin {effect.margin_percent:+.3g} %{what}"
+    subject = effect.subject
+    numbers = (subject.baseline, effect.value_at(effect.change), *effect.interval, subject.limit)
+    before, after, low, high, limit = (quantity(value, effect.kpi.unit) for value in numbers)
+    return f"on average {before} → {after} (90 % interval {low} to {high}, limit {limit})"
 
 
 def _finding(effect: Effect, severity: Severity, roster: Roster) -> Finding:
     subject = effect.subject
-    low, high = effect.interval_percent
+    low, high = effect.interval
     text = sentence(effect)
     return Finding(
         finding_id=finding_id("pairs", subject.scope.value, subject.name, effect.kpi.name, "tail" * effect.tail),
@@ -168,7 +172,7 @@ def _flows_finding(flow_class: str, effects: Sequence[Effect], severity: Severit
     flows = tuple(sorted(one.subject.name for one in effects))
     kpi = worst.kpi
     single = len(flows) == 1
-    low, high = worst.interval_percent
+    low, high = worst.interval
     total = len(roster.classes[flow_class])
     who = f"{flow_class} flow {roster.title_of.get(worst.subject.name, worst.subject.name)}"
     before, after, deviation = worst.subject.before, worst.subject.after, worst.deviation_percent

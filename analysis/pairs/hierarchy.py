@@ -14,7 +14,7 @@ import numpy.typing as npt
 from analysis.kpi import Kpi, Tolerance
 from analysis.movement import TAIL_MINIMUM_FLOWS, TAIL_QUANTILE
 from analysis.pairs.cube import Face
-from analysis.pairs.margins import Scale, criticality, margins, scale_of, scaled, worsening
+from analysis.pairs.margins import Scale, criticality, limits, margins, offset_of, scale_of, scaled, unscaled, worsening
 from analysis.pairs.signflip import Block
 from analysis.roster import Roster
 from analysis.verdict import Scope
@@ -28,7 +28,8 @@ NETWORK = "network"
 class Subject:
     """Who a hypothesis is about: a flow, a class or the network, and its numbers for people in the KPI's unit.
 
-    `before` is the baseline that the margin is taken around.
+    `baseline` is the typical value that everything is measured from, `limit` the worst that its tolerance allows, and
+    `trials` what its ratio or mean count was taken over.
     """
 
     scope: Scope
@@ -37,20 +38,27 @@ class Subject:
     flows: int
     before: float
     after: float
+    baseline: float
+    limit: float
+    trials: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One KPI of subjects of a kind, with the block that is tested; `tail` is the slowest tenth of a class."""
+    """One KPI of subjects of a kind, with the block that is tested; `tail` is the slowest tenth of a class.
+
+    `offset` belongs to the scale (see `margins.offset_of`).
+    """
 
     kpi: Kpi
     tail: bool
+    offset: float
     subjects: tuple[Subject, ...]
     block: Block
 
     def turned(self) -> Level:
         """The question turned round: whether what came first is worse."""
-        return Level(self.kpi, self.tail, self.subjects, replace(self.block, worse=-self.block.worse))
+        return replace(self, block=replace(self.block, worse=-self.block.worse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +103,24 @@ def flow_levels(
         comparable = face.comparable
         rows = np.flatnonzero((comparable.sum(axis=1) >= floor) & grouping.kept)
         use, trials = comparable[rows], face.trials[rows][:, None]
-        before, after = scaled(kpi, face.before[rows], trials), scaled(kpi, face.after[rows], trials)
+        offset = offset_of(kpi, tolerance)
+        before, after = (scaled(kpi, values[rows], trials, offset) for values in (face.before, face.after))
         worse = np.where(use, worsening(kpi, after, before), np.nan)
-        base = _typical(kpi, face.before[rows], use)
+        base = _typical(kpi, face.before[rows], use, offset)
         ranks = [criticality(grouping.priorities[row]) for row in rows]
         width = np.array([rank.margin for rank in ranks])
         now = _middle(face.after[rows])
         was = _middle(face.before[rows])
-        limits = margins(kpi, tolerance, base, width, face.trials[rows])
-        block = Block(worse, limits, np.array([rank.multiplier for rank in ranks]))
+        edges = limits(kpi, tolerance, base, width)
+        distances = margins(kpi, tolerance, base, width, face.trials[rows])
+        block = Block(worse, distances, np.array([rank.multiplier for rank in ranks]))
         subjects = tuple(
-            Subject(Scope.FLOW, grouping.flow_ids[row], grouping.priorities[row], 1, float(was[at]), float(now[at]))
-            for at, row in enumerate(rows)
+            Subject(Scope.FLOW, grouping.flow_ids[row], grouping.priorities[row], 1, *numbers)
+            for row, *numbers in zip(
+                rows, *(column.tolist() for column in (was, now, base, edges, face.trials[rows])), strict=True
+            )
         )
-        levels.append(_finite(Level(kpi, False, subjects, block)))
+        levels.append(_finite(Level(kpi, False, offset, subjects, block)))
     return tuple(level for level in levels if level.subjects)
 
 
@@ -151,8 +163,8 @@ class _View:
 
 
 def _level(view: _View, tail: bool, tolerance: Tolerance, floor: int, groups: Sequence[_Group]) -> Level:
-    series, subjects, limits, multipliers = [], [], [], []
-    face = view.face
+    series, subjects, distances, multipliers = [], [], [], []
+    face, offset = view.face, offset_of(view.face.kpi, tolerance)
     for group in groups:
         flows = view.comparable[group.rows].any(axis=1)
         rows = group.rows[flows]
@@ -161,30 +173,32 @@ def _level(view: _View, tail: bool, tolerance: Tolerance, floor: int, groups: Se
         use = view.comparable[rows]
         if int(use.any(axis=0).sum()) < floor:
             continue
-        worse, base, was, now, trials = (_tail if tail else _whole)(view, rows, use)
+        worse, base, was, now, trials = (_tail if tail else _whole)(view, rows, use, offset)
         rank = criticality(group.priority)
         series.append(worse)
-        subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now))
-        limits.append(float(margins(face.kpi, tolerance, np.array(base), rank.margin, trials)))
+        edge = float(limits(face.kpi, tolerance, np.array(base), rank.margin))
+        subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now, base, edge, trials))
+        distances.append(float(margins(face.kpi, tolerance, np.array(base), rank.margin, trials)))
         multipliers.append(rank.multiplier)
-    block = Block(np.array(series).reshape(len(series), face.before.shape[1]), np.array(limits), np.array(multipliers))
-    return _finite(Level(face.kpi, tail, tuple(subjects), block))
+    block = Block(
+        np.array(series).reshape(len(series), face.before.shape[1]), np.array(distances), np.array(multipliers)
+    )
+    return _finite(Level(face.kpi, tail, offset, tuple(subjects), block))
 
 
 _Series = tuple[Floats, float, float, float, float]
 """How much worse in each pair; the baseline; before and after for people; trials."""
 
 
-def _whole(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_]) -> _Series:
+def _whole(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], offset: float) -> _Series:
     """Ratios and counts are pooled over the flows of a window; else the mean of the flows' own differences is taken."""
     face, kpi, weights = view.face, view.face.kpi, view.weights[rows]
     before, after = face.before[rows], face.after[rows]
     if scale_of(kpi) is Scale.LOG:
-        own = np.where(use, worsening(kpi, scaled(kpi, after), scaled(kpi, before)), 0.0)
-        worse = _share(own, use, weights)
-        base = np.log(_typical(kpi, before, use))
-        known = np.isfinite(base)
-        middle = float(np.exp(np.average(base[known], weights=weights[known])))
+        late, early = (scaled(kpi, values, 1.0, offset) for values in (after, before))
+        worse = _share(np.where(use, worsening(kpi, late, early), 0.0), use, weights)
+        base = scaled(kpi, _typical(kpi, before, use, offset), 1.0, offset)
+        middle = float(unscaled(kpi, np.asarray(np.average(base, weights=weights)), 1.0, offset))
         return worse, middle, _median(view.was[rows]), _median(view.now[rows]), 1.0
     trials = face.trials[rows] if scale_of(kpi) is Scale.LOG_ODDS else np.ones(len(rows))
     early, late = (_share(np.where(use, values, 0.0), use, trials) for values in (before, after))
@@ -194,7 +208,7 @@ def _whole(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_])
     return worse, was, was, now, float(np.median(pooled[pooled > 0]))
 
 
-def _tail(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_]) -> _Series:
+def _tail(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_], offset: float) -> _Series:
     face, full = view.face, use.all(axis=0)
     edges = []
     for values in (face.before[rows], face.after[rows]):
@@ -210,7 +224,7 @@ def _tail(view: _View, rows: npt.NDArray[np.int64], use: npt.NDArray[np.bool_]) 
             ]
         edges.append(edge)
     early, late = edges
-    worse = worsening(face.kpi, scaled(face.kpi, late), scaled(face.kpi, early))
+    worse = worsening(face.kpi, scaled(face.kpi, late, 1.0, offset), scaled(face.kpi, early, 1.0, offset))
     was = _median(early)
     return worse, was, was, _median(late), 1.0
 
@@ -223,11 +237,12 @@ def _share(values: Floats, use: npt.NDArray[np.bool_], weights: Floats) -> Float
     )
 
 
-def _typical(kpi: Kpi, values: Floats, use: npt.NDArray[np.bool_]) -> Floats:
-    """A flow's baseline over its compared windows: geometric mean on the logarithmic scale, else the mean."""
+def _typical(kpi: Kpi, values: Floats, use: npt.NDArray[np.bool_], offset: float) -> Floats:
+    """A flow's baseline over its compared windows: the mean on the logarithmic scale, else the plain one."""
     counts = np.maximum(use.sum(axis=1), 1)
     if scale_of(kpi) is Scale.LOG:
-        return np.asarray(np.exp(np.where(use, scaled(kpi, values), 0.0).sum(axis=1) / counts))
+        places = np.where(use, scaled(kpi, values, 1.0, offset), 0.0).sum(axis=1) / counts
+        return unscaled(kpi, places, 1.0, offset)
     return np.asarray(np.where(use, values, 0.0).sum(axis=1) / counts)
 
 
@@ -251,4 +266,4 @@ def _finite(level: Level) -> Level:
     if len(keep) == len(level.subjects):
         return level
     block = Block(level.block.worse[keep], level.block.margins[keep], level.block.multipliers[keep])
-    return Level(level.kpi, level.tail, tuple(level.subjects[at] for at in keep), block)
+    return replace(level, subjects=tuple(level.subjects[at] for at in keep), block=block)

@@ -22,6 +22,7 @@ CONTINUITY = 0.5
 """Added to what was lost and to what was not (Haldane 1956, Anscombe 1956): none lost and all lost stay finite."""
 TRIALS_UNKNOWN = 100.0
 """A ratio whose number of packets nobody told is taken for one of so many."""
+_STEEPEST = 600.0
 _FLOORS: Mapping[str, float] = MappingProxyType({"ns": 1_000.0, "bps": 1_000.0})
 """Delays below 1 µs and rates below 1 kbit/s are as good as equal: a logarithm would make much of nothing."""
 
@@ -69,36 +70,61 @@ def scale_of(kpi: Kpi) -> Scale:
     return Scale.LOG_COUNT if kpi.unit == "count" else Scale.LOG
 
 
-def scaled(kpi: Kpi, values: Floats, trials: Floats | float = 1.0) -> Floats:
+def offset_of(kpi: Kpi, tolerance: Tolerance) -> float:
+    """What is added before a logarithm is taken: the absolute tolerance, so that what is small beside it is no noise.
+
+    30 µs or 60 µs is the same where 5 ms are allowed; beside 500 ms nothing changes.
+    """
+    return tolerance.absolute if scale_of(kpi) is Scale.LOG else 0.0
+
+
+def scaled(kpi: Kpi, values: Floats, trials: Floats | float = 1.0, offset: float = 0.0) -> Floats:
     """Values in the KPI's unit on its scale; NaN and infinite become NaN: what never came has no delay to compare.
 
-    `trials` is what a ratio is a share of, and among how many flows a mean count was taken.
+    `trials` is what a ratio is a share of, and among how many flows a mean count was taken; `offset` as above.
     """
     finite = np.where(np.isfinite(values), values, np.nan)
     scale = scale_of(kpi)
     if scale is Scale.LOG:
-        return np.asarray(np.log(np.maximum(finite, _FLOORS.get(kpi.unit, 1.0))))
+        return np.asarray(np.log(np.maximum(finite, _FLOORS.get(kpi.unit, 1.0)) + offset))
     if scale is Scale.LOG_COUNT:
         return np.asarray(np.log(np.maximum(finite, 0.0) + CONTINUITY / np.asarray(trials)))
     share = np.clip(finite, 0.0, 1.0)
     return np.asarray(np.log((share * trials + CONTINUITY) / ((1 - share) * trials + CONTINUITY)))
 
 
+def unscaled(kpi: Kpi, places: Floats, trials: Floats | float = 1.0, offset: float = 0.0) -> Floats:
+    """The values, in the KPI's unit, of places on its scale: the inverse of `scaled`, never below 0."""
+    grown = np.exp(np.clip(places, -_STEEPEST, _STEEPEST))
+    scale = scale_of(kpi)
+    if scale is Scale.LOG:
+        return np.asarray(np.maximum(grown - offset, 0.0))
+    if scale is Scale.LOG_COUNT:
+        return np.asarray(np.maximum(grown - CONTINUITY / np.asarray(trials), 0.0))
+    share = (grown * (trials + CONTINUITY) - CONTINUITY) / (np.asarray(trials) * (1 + grown))
+    return np.asarray(np.clip(share, 0.0, 1.0))
+
+
+def limits(kpi: Kpi, tolerance: Tolerance, baseline: Floats, width: Floats | float = 1.0) -> Floats:
+    """The worst value that the tolerance allows around each baseline, in the KPI's unit; `width` multiplies it."""
+    allowed = np.maximum(tolerance.absolute, tolerance.relative * np.abs(baseline)) * width
+    return np.asarray(baseline + allowed if kpi.direction is Direction.LOWER else baseline - allowed)
+
+
 def margins(
     kpi: Kpi, tolerance: Tolerance, baseline: Floats, width: Floats | float = 1.0, trials: Floats | float = 1.0
 ) -> Floats:
-    """The tolerance around each baseline (KPI's unit) as a distance on the scale, 0 or more; `width` multiplies it.
+    """The limits as distances from their baselines on the scale, whose offset is the tolerance's; 0 or more.
 
     Infinite where the tolerance reaches further than the KPI can worsen: there is nothing to judge.
     """
-    allowed = np.maximum(tolerance.absolute, tolerance.relative * np.abs(baseline)) * width
+    edge = limits(kpi, tolerance, baseline, width)
     if kpi.direction is Direction.LOWER:
-        edge = baseline + allowed
         out = edge >= 1 if scale_of(kpi) is Scale.LOG_ODDS else np.zeros(np.shape(baseline), dtype=bool)
     else:
-        edge = baseline - allowed
         out = edge <= 0
-    distance = np.abs(scaled(kpi, edge, trials) - scaled(kpi, baseline, trials))
+    offset = offset_of(kpi, tolerance)
+    distance = np.abs(scaled(kpi, edge, trials, offset) - scaled(kpi, baseline, trials, offset))
     return np.asarray(np.where(out, np.inf, distance))
 
 
@@ -107,7 +133,8 @@ def worsening(kpi: Kpi, after: Floats, before: Floats) -> Floats:
     return np.asarray(after - before if kpi.direction is Direction.LOWER else before - after)
 
 
-def percent(kpi: Kpi, worse: float) -> float:
-    """A difference on the scale as the change of the KPI in percent (of the odds, for a ratio), with the KPI's sign."""
+def moved_by(kpi: Kpi, baseline: float, worse: float, trials: float = 1.0, offset: float = 0.0) -> float:
+    """Where a baseline (KPI's unit) comes to when it worsens by so much on the scale."""
     change = worse if kpi.direction is Direction.LOWER else -worse
-    return float(np.expm1(np.clip(change, -50.0, 50.0)) * 100.0)
+    start = scaled(kpi, np.array([baseline]), trials, offset)
+    return float(unscaled(kpi, start + change, trials, offset)[0])

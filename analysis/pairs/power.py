@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from analysis.compare import deviation_percent
+from analysis.pairs.effects import rounded
 from analysis.pairs.hierarchy import Level, Subject
-from analysis.pairs.margins import percent
+from analysis.pairs.margins import moved_by
 from analysis.pairs.signflip import Block, flips, needed_worsening
 from analysis.verdict import Json
 
@@ -38,9 +40,17 @@ class Smallest:
     margin: float
 
     @property
+    def value(self) -> float:
+        """Where the typical value then comes to, in the KPI's unit; infinite when nothing can be found."""
+        if math.isinf(self.worsening):
+            return math.inf
+        subject = self.subject
+        return moved_by(self.level.kpi, subject.baseline, self.worsening, subject.trials, self.level.offset)
+
+    @property
     def change_percent(self) -> float:
-        """As a change of the KPI in percent, with the sign of a worsening; of the odds, for a ratio."""
-        return percent(self.level.kpi, self.worsening) if math.isfinite(self.worsening) else math.inf
+        """How far that is from the baseline, in percent of it."""
+        return deviation_percent(self.value, self.subject.baseline)
 
     def to_json(self) -> dict[str, Json]:
         """As it is told before a run starts."""
@@ -49,8 +59,11 @@ class Smallest:
             "tail": self.level.tail,
             "scope": self.subject.scope.value,
             "subject": self.subject.name,
-            "smallest_effect_percent": None if math.isinf(self.worsening) else float(f"{self.change_percent:.4g}"),
-            "margin_percent": float(f"{percent(self.level.kpi, self.margin):.4g}"),
+            "baseline": rounded(self.subject.baseline),
+            "smallest_found": rounded(self.value),
+            "smallest_effect_percent": rounded(self.change_percent),
+            "limit": rounded(self.subject.limit),
+            "unit": self.level.kpi.unit,
         }
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.pairs.cube import Face
-from analysis.pairs.margins import scaled, worsening
+from analysis.pairs.margins import offset_of, scaled, worsening
 from analysis.verdict import Json
 
 Floats = npt.NDArray[np.float64]
@@ -98,7 +98,9 @@ def odd_flows(faces: Sequence[Face], controls: Sequence[Face], flow_ids: Sequenc
 
 def _changes(face: Face) -> tuple[Floats, npt.NDArray[np.int64]]:
     trials = face.trials[:, None]
-    change = worsening(face.kpi, scaled(face.kpi, face.after, trials), scaled(face.kpi, face.before, trials))
+    offset = offset_of(face.kpi, face.kpi.tolerance)
+    late, early = (scaled(face.kpi, values, trials, offset) for values in (face.after, face.before))
+    change = worsening(face.kpi, late, early)
     return np.where(face.comparable, change, 0.0), np.asarray(face.comparable.sum(axis=1), dtype=np.int64)
 
 

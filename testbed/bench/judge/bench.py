@@ -117,6 +117,8 @@ def _changed(
             references["found_ratio.one_flow_delay_100_percent.canary_score_not_passed"] = Reference(
                 theirs, "ratio", worth
             )
+    wide = [Trial(size, MODELS[0], Truth(), seed + 8_000_000 + at, margin=0.25) for at in range(sizes.changed_runs)]
+    figures["unchanged_passed_ratio_margin_25_percent"] = share(one.verdict is Verdict.PASS for one in play(wide))
     figures["covered_ratio_when_changed"] = share(outcome.covered for outcome in covered)
 
 

@@ -43,10 +43,14 @@ def test_a_slower_class_fails_with_an_interval_that_holds_the_truth(unchanged):
         Scope.CLASS,
         24,
     )
-    assert 50 < finding.interval_low < 80 < finding.interval_high
+    [effect] = [
+        one for one in told.effects if (one.subject.name, one.kpi.name, one.tail) == ("http", "response_ns", False)
+    ]
+    assert finding.interval_low < effect.subject.baseline * 1.8 < finding.interval_high
+    assert finding.interval_low > effect.subject.limit > effect.subject.baseline * 1.4
     assert finding.deviation_percent == pytest.approx(80, rel=0.15)
     assert finding.effect.startswith("http response time ")
-    assert "margin +45 %" in finding.effect
+    assert "limit " in finding.effect
     assert told.classes[0].flow_class == "http"
     assert [one.verdict for one in told.classes][1:] == [Verdict.PASS] * 3
 

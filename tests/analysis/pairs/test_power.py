@@ -15,8 +15,8 @@ RESPONSE = KPIS["response_ns"]
 
 def level(worse, margin=0.05):
     count = len(worse)
-    subjects = tuple(Subject(Scope.CLASS, f"c{n:02}", "normal", 9, 1e7, 1e7) for n in range(count))
-    return Level(RESPONSE, False, subjects, Block(np.asarray(worse), np.full(count, margin), np.ones(count)))
+    subjects = tuple(Subject(Scope.CLASS, f"c{n:02}", "normal", 9, 1e7, 1e7, 1e7, 1.05e7) for n in range(count))
+    return Level(RESPONSE, False, 0.0, subjects, Block(np.asarray(worse), np.full(count, margin), np.ones(count)))
 
 
 def as_is(count, sd, pairs=40, seed=1):
@@ -54,7 +54,7 @@ def test_more_pairs_see_less():
 def test_with_too_few_pairs_nothing_is_ever_found():
     [found] = smallest_effects([level(as_is(1, 0.1))], 4, 0.05, 0)
     assert math.isinf(found.worsening)
-    assert found.to_json()["smallest_effect_percent"] is None
+    assert found.to_json()["smallest_effect_percent"] == "Infinity"
 
 
 def test_it_is_told_per_kpi_for_who_is_seen_best_and_worst():
