@@ -123,7 +123,7 @@ def suspect_findings(suspects: Sequence[Suspect], failed: frozenset[str], roster
 
 
 def sentence(effect: Effect) -> str:
-    """ "http response time 12 ms → 15 ms (+25 %); on average 13 ms → 16 ms (90 % interval 15 ms to 17 ms, limit 14 ms)".
+    """ "http response time 12 ms → 15 ms (+25 %); on average 13 ms → 16 ms (90 % interval 15 ms to …, limit 14 ms)".
 
     The medians first, as the seed compares them; then what the test is about.
     """

@@ -65,6 +65,7 @@ class Rules:
 class PairJudgement:
     """The verdict, why in one sentence, and everything it rests on; has all that `analysis.judge.Judgement` has.
 
+    `noise_percent` is, by KPI of the network, the standard deviation of a pair on the KPI's scale, as a percentage.
     `invalid` says why the arms cannot be compared, `controlled` whether A' was held against A.
     """
 

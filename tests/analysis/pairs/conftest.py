@@ -53,7 +53,10 @@ class Scene:
         records = [{**one, **values} if one["window"] in windows else one for one in self.instruments]
         return replace(self, instruments=records)
 
-    def judged(self, rules: Rules | None = None, seed: int = 0, **tolerances: Tolerance) -> PairJudgement:
+    def judged(
+        self, rules: Rules | None = None, seed: int = 0, *, triage: bool = False, **tolerances: Tolerance
+    ) -> PairJudgement:
+        rules = replace(rules or Rules(), triage=triage)
         return judge_pairs(self.kpis, self.flows, tolerances, self.instruments, seed, rules)
 
 

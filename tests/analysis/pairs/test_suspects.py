@@ -18,7 +18,7 @@ def test_what_did_not_move_is_no_suspect_and_what_always_moved_alike_is():
 
 def test_a_flow_that_moves_within_its_margin_is_a_suspect_and_does_not_gate(unchanged):
     one = (unchanged.kpis.flow_id == "dns-007") & (unchanged.kpis.arm == "B")
-    told = unchanged.changed(one, response_ns=lambda ns: ns * 1.4).judged()
+    told = unchanged.changed(one, response_ns=lambda ns: ns * 1.4).judged(triage=True)
     assert told.verdict.name == "PASS"
     assert ("dns-007", "response_ns") in {(one.flow_id, one.kpi) for one in told.suspects}
     notes = [f for f in told.findings if "dns-007" in f.flows and LABEL in f.effect]
@@ -28,11 +28,11 @@ def test_a_flow_that_moves_within_its_margin_is_a_suspect_and_does_not_gate(unch
 
 def test_a_flow_that_moved_strangely_is_noted_by_the_forest(unchanged):
     odd = unchanged.kpis.flow_id.isin(["dns-007", "http-001", "https-002", "dns-009"]) & (unchanged.kpis.arm == "B")
-    told = unchanged.changed(odd, response_ns=lambda ns: ns * 0.3, goodput_bps=lambda bps: bps * 4).judged()
+    told = unchanged.changed(odd, response_ns=lambda ns: ns * 0.3, goodput_bps=lambda bps: bps * 4).judged(triage=True)
     assert {one.flow_id for one in told.odd} <= {"dns-007", "http-001", "https-002", "dns-009"}
     assert all(one.p_value <= one.q_value for one in told.odd)
 
 
 def test_an_unchanged_run_has_next_to_no_suspects(unchanged):
-    assert len(unchanged.judged().suspects) <= 2
-    assert unchanged.judged().odd == ()
+    assert len(unchanged.judged(triage=True).suspects) <= 2
+    assert unchanged.judged(triage=True).odd == ()
