@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from replay.ahead import ahead
 from replay.biflow import Timeouts
 from replay.columns import SYN, TCP, Int64, Packets, UInt8
 from replay.compiled import numbering
@@ -67,7 +66,7 @@ def read_traffic(
     Raises InvalidCapture as PacketStream does.
     """
     stream = PacketStream(paths, chunk_octets=CHUNK_OCTETS, inner=inner)
-    whole = _at_once(ahead(stream), StreamMeter(timeouts, flows_only=flows_only))
+    whole = _at_once(stream, StreamMeter(timeouts, flows_only=flows_only))
     return replace(whole, skipped=stream.skipped + whole.skipped)
 
 

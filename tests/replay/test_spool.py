@@ -1,13 +1,11 @@
-"""Payload beyond what is held lies in files, is read back whole, and goes when nobody keeps it; reading runs ahead."""
+"""Payload beyond what is held lies in files, is read back whole, and goes when nobody keeps it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from replay.ahead import ahead
 from replay.meter import StreamMeter, Timeouts, metered
 from replay.spool import Spool
 from tests.replay.packet_columns import MS, cut, packets_of
@@ -67,22 +65,6 @@ def test_a_stream_forgets_the_five_tuples_that_are_long_silent(monkeypatch):
     names += stream.finish().flows["flow_id"].tolist()
     assert len(names) == len(set(names)) == 200
     assert stream._table.numbering.count() < 20
-
-
-def test_the_next_item_is_made_ahead_and_what_goes_wrong_is_raised_where_it_is_used():
-    assert list(ahead(range(5))) == [0, 1, 2, 3, 4]
-
-    def broken():
-        yield 1
-        raise ValueError("no second")
-
-    items = ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(ValueError, match="no second"):
-        next(items)
-    left = ahead(iter(range(10**9)))
-    assert next(left) == 0
-    left.close()
 
 
 def test_pieces_of_a_stream_are_told_when_their_flows_end():
