@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from replay.errors import InvalidCapture
 from replay.flow_priority import Rule, classified
 from replay.load import multiplied
-from replay.meter import read_traffic
 from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
 from replay.sampling import Share
@@ -24,10 +22,11 @@ from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
-from testbed.packet_flows import Manner, mixed
+from testbed.packet_flows import Manner, Mode, mixed
 from testbed.placement import Placed, node_of, place
 from testbed.placement_by_model import placed_by_model, read_model
 from testbed.policy import ClassRule, Policy, read_policy, tagged
+from testbed.traffic import CAPTURE, read_flows
 from topologies.imported import Note
 from topologies.load import Lab
 from topologies.located import InvalidLab
@@ -114,18 +113,19 @@ def prepared(
     files = captures or lab.captures
     if not files:
         raise InvalidInput(lab.folder / "traffic", 1, 1, "no capture", "at least one traffic/*.pcap, or --capture FILE")
-    try:
-        traffic = read_traffic(files)
-    except InvalidCapture as problem:
-        raise InvalidInput(problem.path, 1, 1, problem.found, problem.expected) from None
-    if sum(traffic.skipped[reason] for reason in CUT_SHORT):
+    traffic = read_flows(files)
+    if sum(traffic.skipped.get(reason, 0) for reason in CUT_SHORT):
         _refuse_truncated(files)
+    if traffic.kind != CAPTURE and manner.mode is not Mode.SESSION:
+        raise InvalidInput(
+            files[0], 1, 1, f"a {traffic.kind} in the mode {manner.mode}", "a capture, which has packets"
+        )
     notes: tuple[Note, ...] = ()
     if model is not None:
         lab, notes = placed_by_model(lab, traffic.flows, read_model(model), model)
     carried = mixed(files, traffic.flows, manner.mode, lab.topology)
     if carried.flows.empty:
-        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "a capture with TCP or UDP flows")
+        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "traffic with TCP or UDP flows")
     flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
     loaded = multiplied(carried.over_sockets(placed.flows), traffic.messages, manner.load, manner.seed)

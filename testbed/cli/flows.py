@@ -27,17 +27,16 @@ from replay.records.protocols import PROTOCOL_NAMES
 from replay.records.vpc import columns_of
 from testbed.cli.flow_kpis import kpi_document, show_kpis
 from testbed.cli.model_build import (
-    EXPECTED_SOURCE,
     brought_up_to_date,
     check_suffix,
-    loaded,
     of_flows,
-    refused,
     written,
 )
 from testbed.errors import InvalidInput
+from testbed.placement_by_model import read_model
 from testbed.policy import read_policy, tagged
 from testbed.prepare import flow_rule
+from testbed.traffic import EXPECTED_SOURCE, refused
 
 OUTCOMES = {"accepted": "green", "denied": "red", "reset": "magenta", "unanswered": "yellow"}
 GROUPS = {"class": "flow_class", "protocol": "protocol", "outcome": "outcome"}
@@ -107,7 +106,7 @@ def flows(  # noqa: PLR0913, PLR0917  an argument an option
         raise click.UsageError("--onto is for --model FILE: where the model that is brought up to date is written")
     if model is not None:
         check_suffix(model)
-    before = None if onto is None else loaded(onto)
+    before = None if onto is None else read_model(onto)
     given = read_policy(policy)
     given = given if policy is None else tagged(given, policy, None)
     rules = [flow_rule(rule) for rule in given.classes]

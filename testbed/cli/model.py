@@ -20,8 +20,9 @@ from rich.text import Text
 from replay.ofcm import POOLED_PORT, Grouping, Zone, classes
 from replay.ofcm.addresses import BITS
 from replay.ofcm.diff import Change, Kind, Observed, diff
-from testbed.cli.model_build import brought_up_to_date, check_suffix, loaded, of_sources, written
+from testbed.cli.model_build import brought_up_to_date, check_suffix, of_sources, written
 from testbed.errors import InvalidInput
+from testbed.placement_by_model import read_model
 
 SCHEMA_VERSION = 1
 CHANGED = 1
@@ -73,7 +74,7 @@ def build_command(
     if not 0 < keep <= 1:
         raise click.UsageError(f"--keep is {keep}, expected a number above 0 and at most 1")
     grouping = _grouping(zones, given)
-    before = None if onto is None else loaded(onto)
+    before = None if onto is None else read_model(onto)
     made = of_sources(sources, grouping if before is None else before.grouping)
     click.echo(written(brought_up_to_date(before, made, keep), output))
     return 0
@@ -85,7 +86,7 @@ def build_command(
 @click.option("--all", "every", is_flag=True, help=f"For people: more than the {SHOWN_CLASSES} largest classes.")
 def show_command(file: Path, as_json: bool, every: bool) -> int:
     """Show a model's classes, most flows first: what was accepted, denied, reset, left unanswered, and how surely."""
-    made = loaded(file)
+    made = read_model(file)
     table = classes(made)
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA_VERSION, "flows": made.flows, "classes": documented(table)}, indent=2))
@@ -108,7 +109,7 @@ def show_command(file: Path, as_json: bool, every: bool) -> int:
 def diff_command(a: Path, b: Path, as_json: bool, fail_on_change: bool, least_ratio: float) -> int:
     """Tell what changed from model A to model B: access opened and closed, classes come and gone, volume."""
     try:
-        changes = diff(loaded(a), loaded(b), least_ratio=least_ratio)
+        changes = diff(read_model(a), read_model(b), least_ratio=least_ratio)
     except ValueError as problem:
         raise InvalidInput(b, 1, 1, str(problem), f"a model of the grain of {a}") from None
     if as_json:

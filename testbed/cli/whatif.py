@@ -44,7 +44,10 @@ NOT_RESTORED = 4
 @click.argument("lab")
 @click.option("--change", required=True, type=click.Path(path_type=Path), help="A change folder, or a .patch file.")
 @click.option(
-    "--capture", multiple=True, type=click.Path(path_type=Path), help="Use these captures, not the lab's own."
+    "--capture",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Use these captures or flow records, not the lab's own.",
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Use this policy.yaml, not the lab's own.")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
