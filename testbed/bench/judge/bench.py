@@ -13,10 +13,11 @@ import numpy as np
 from scipy import stats
 
 from analysis.kpi import Tolerance
+from analysis.pairs.case import Rules
 from analysis.pairs.cube import faces
 from analysis.pairs.design import Arm, alphas, layout_of
 from analysis.pairs.hierarchy import Grouping, group_levels
-from analysis.pairs.judge import Rules, judge_pairs
+from analysis.pairs.judge import judge_pairs
 from analysis.pairs.power import smallest_effects
 from analysis.roster import Roster
 from analysis.verdict import Verdict

@@ -15,9 +15,10 @@ from multiprocessing import get_context
 import numpy as np
 
 from analysis.kpi import Tolerance
+from analysis.pairs.case import Rules
 from analysis.pairs.design import Arm
 from analysis.pairs.effects import Answer, Effect
-from analysis.pairs.judge import Rules, judge_pairs
+from analysis.pairs.judge import judge_pairs
 from analysis.pairs.margins import criticality
 from analysis.verdict import Scope, Verdict
 from testbed.bench.judge import rivals

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.kpi import Tolerance
-from analysis.pairs.judge import PairJudgement, Rules, judge_pairs
+from analysis.pairs.case import Rules
+from analysis.pairs.judge import PairJudgement, judge_pairs
 
 MS = 1_000_000
 CLASSES = {

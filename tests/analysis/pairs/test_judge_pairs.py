@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.kpi import Tolerance
+from analysis.pairs.case import Rules
 from analysis.pairs.effects import Answer
-from analysis.pairs.judge import Rules
 from analysis.verdict import Scope, Severity, Verdict
 from analysis.window import InvalidTable
 

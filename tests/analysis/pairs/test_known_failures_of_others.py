@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.kpi import Tolerance
-from analysis.pairs.judge import Rules, judge_pairs
+from analysis.pairs.case import Rules
+from analysis.pairs.judge import judge_pairs
 from analysis.verdict import Severity, Verdict
 from testbed.bench.judge.rivals import canary_high
 
