@@ -1,6 +1,6 @@
 """Places for end points that no node owns, by the observed flow control model: only when asked, and always told.
 
-Pure but for reading the model.  A model knows which addresses go together: its zones, and the prefixes under which the
+Pure.  A model knows which addresses go together: its zones, and the prefixes under which the
 network treats all alike.  An address without an owner goes where the others of the longest of these live.
 """
 
@@ -16,10 +16,7 @@ import pandas as pd
 
 from replay.ofcm import Ofcm
 from replay.ofcm.classes import parted
-from replay.ofcm.errors import InvalidModel
-from replay.ofcm.store import load
 from testbed.attribution.match import address
-from testbed.errors import InvalidInput
 from testbed.placement import END_POINTS, of_one_wire
 from topologies.imported import Note
 from topologies.load import Lab
@@ -55,14 +52,6 @@ def placed_by_model(lab: Lab, flows: pd.DataFrame, model: Ofcm, path: Path) -> t
         for node in lab.topology.nodes
     )
     return replace(lab, topology=replace(lab.topology, nodes=nodes)), tuple(notes)
-
-
-def read_model(path: Path) -> Ofcm:
-    """The model in a file; raises InvalidInput: what is wrong with it, and where."""
-    try:
-        return load(path)
-    except InvalidModel as problem:
-        raise InvalidInput(problem.path, problem.line, problem.column, problem.found, problem.expected) from None
 
 
 def _homeless(topology: Topology, flows: pd.DataFrame) -> Iterator[IpAddress]:

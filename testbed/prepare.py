@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from replay.flow_priority import Rule, classified
+from replay.flow_priority import classified
 from replay.load import multiplied
 from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
@@ -22,22 +22,22 @@ from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
+from testbed.flow_rules import flow_rule
+from testbed.model_file import read_model
 from testbed.packet_flows import Manner, Mode, mixed
 from testbed.placement import Placed, node_of, place
-from testbed.placement_by_model import placed_by_model, read_model
-from testbed.policy import ClassRule, Policy, read_policy, tagged
+from testbed.placement_by_model import placed_by_model
+from testbed.policy import Policy, read_policy, tagged
 from testbed.traffic import CAPTURE, read_flows
 from topologies.imported import Note
 from topologies.load import Lab
 from topologies.located import InvalidLab
-from topologies.model import IpNetwork
 from topologies.sources import Opened, opened
 
 CUT_SHORT = ("truncated_record", "truncated_compression")
 PLACED = "files/"
 """Any node may have files put where its own path says: `files/etc/motd` is its /etc/motd."""
 ORDINARY = Manner()
-PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +171,3 @@ def _refuse_truncated(files: tuple[Path, ...]) -> None:
         if sum(skipped[reason] for reason in CUT_SHORT):
             end = f"the end of the file in the middle of a record, after {len(packets)} good packets"
             raise InvalidInput(file, 1, 1, end, "a capture that is complete (copy it again, or repair it with editcap)")
-
-
-def flow_rule(rule: ClassRule) -> Rule:
-    """A class of the policy as the rule that finds its flows."""
-    return Rule(
-        rule.name,
-        rule.priority,
-        None if rule.protocol is None else PROTOCOL_NAMES.get(rule.protocol),
-        rule.port,
-        rule.label,
-        _networks(rule.source),
-        _networks(rule.destination),
-        rule.application,
-        rule.ends,
-    )
-
-
-def _networks(given: IpNetwork | tuple[IpNetwork, ...] | None) -> tuple[IpNetwork, ...] | None:
-    return given if given is None or isinstance(given, tuple) else (given,)

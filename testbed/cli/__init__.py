@@ -8,27 +8,43 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib import import_module
 
 import click
 from rich.console import Console
 
 from testbed import __version__
-from testbed.cli.bench import bench
-from testbed.cli.doctor import doctor
-from testbed.cli.flows import flows
-from testbed.cli.infer import infer_command
-from testbed.cli.lab import lab
-from testbed.cli.lab_run import run
-from testbed.cli.model import model
-from testbed.cli.report import report
-from testbed.cli.up import up
-from testbed.cli.whatif import whatif
 from testbed.errors import CommandFailed, InvalidInput, NotReady, RevertFailed, Unsupported
 
 USAGE, ENVIRONMENT, INTERRUPTED = 2, 4, 130
+COMMANDS = {
+    "bench": "testbed.cli.bench:bench",
+    "doctor": "testbed.cli.doctor:doctor",
+    "flows": "testbed.cli.flows:flows",
+    "infer": "testbed.cli.infer:infer_command",
+    "lab": "testbed.cli.lab:lab",
+    "model": "testbed.cli.model:model",
+    "report": "testbed.cli.report:report",
+    "up": "testbed.cli.up:up",
+    "whatif": "testbed.cli.whatif:whatif",
+}
+"""Where each command stands; only the one that is asked for is imported, because some bring half of the house."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _OnDemand(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
+
+
+@click.group(cls=_OnDemand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="testbed")
 def commands() -> None:
     """Before a network change reaches production: which of your real flows does it break, and which line is to blame?
@@ -37,11 +53,6 @@ def commands() -> None:
     Example:
       testbed whatif topologies/shop --change topologies/shop/changes/block-https
     """
-
-
-for command in (whatif, up, lab, report, bench, doctor, flows, infer_command, model):
-    commands.add_command(command)
-lab.add_command(run)
 
 
 def main() -> None:

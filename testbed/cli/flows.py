@@ -33,9 +33,9 @@ from testbed.cli.model_build import (
     written,
 )
 from testbed.errors import InvalidInput
-from testbed.placement_by_model import read_model
+from testbed.flow_rules import flow_rule
+from testbed.model_file import read_model
 from testbed.policy import read_policy, tagged
-from testbed.prepare import flow_rule
 from testbed.traffic import EXPECTED_SOURCE, refused
 
 OUTCOMES = {"accepted": "green", "denied": "red", "reset": "magenta", "unanswered": "yellow"}

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import click
 from rich.console import Console
 
+from testbed.cli.lab_run import run
 from testbed.devices.registry import known_devices
 from testbed.errors import InvalidInput
 from testbed.prepare import open_lab
@@ -24,6 +25,9 @@ from topologies.sources import CHOICES
 @click.group()
 def lab() -> None:
     """Work on a lab folder."""
+
+
+lab.add_command(run)
 
 
 @lab.command("schema", epilog="\b\nExample:\n  testbed lab schema")

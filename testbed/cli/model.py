@@ -22,7 +22,7 @@ from replay.ofcm.addresses import BITS
 from replay.ofcm.diff import Change, Kind, Observed, diff
 from testbed.cli.model_build import brought_up_to_date, check_suffix, of_sources, written
 from testbed.errors import InvalidInput
-from testbed.placement_by_model import read_model
+from testbed.model_file import read_model
 
 SCHEMA_VERSION = 1
 CHANGED = 1

@@ -17,9 +17,10 @@ from replay.flow_priority import OTHER_CLASS, classified
 from testbed.attribution import blamed
 from testbed.attribution.suspect import where
 from testbed.change.model import Line
+from testbed.flow_rules import flow_rule
 from testbed.preflight.passes import Answer, Pass
 from testbed.preflight.probe import PROTOCOL_WORDS, Probe, Survey
-from testbed.prepare import Case, flow_rule
+from testbed.prepare import Case
 from testbed.verdict_file import PreflightEntry
 
 NOTHING = Answer("", "")

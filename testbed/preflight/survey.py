@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from replay.flow_priority import Rule
+from testbed.flow_rules import flow_rule
 from testbed.preflight.classes import class_probes
 from testbed.preflight.opened import exposures
 from testbed.preflight.places import places
 from testbed.preflight.probe import Survey
-from testbed.prepare import Case, flow_rule
+from testbed.prepare import Case
 
 
 def surveyed(case: Case) -> Survey:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from testbed.change.model import Change, Line
 from testbed.devices.packet_filter import Rule
+from testbed.flow_rules import flow_rule
 from testbed.policy import ClassRule
 from testbed.preflight.opened import MOST_A_LINE, exposures
 from testbed.preflight.places import (
@@ -27,7 +28,6 @@ from testbed.preflight.places import (
 )
 from testbed.preflight.probe import Kind, Probe
 from testbed.preflight.tries import Sampler, spread
-from testbed.prepare import flow_rule
 from tests.testbed.labs import node, topology
 from tests.testbed.shop_scene import SHOP, edited, shop
 from topologies.model import Service
