@@ -224,6 +224,23 @@ class Case:
             moved.setdefault((str(before), str(after)), []).append(str(flow))
         return moved
 
+    def wavering(self) -> str:
+        """Critical flows that end worse in several windows with the change and in none without; "" when none does."""
+        late = self.layout.all_of(Arm.CHANGED)
+        worse = {
+            flow: sum(not self.ends[flow][window].as_expected for window in late if window in self.ends[flow])
+            for flow in self.kinds.some
+            if self.roster.priority_of[flow] == "critical"
+        }
+        often = {flow: count for flow, count in worse.items() if count >= CERTAIN_WINDOWS}
+        if not often:
+            return ""
+        flow = max(sorted(often), key=lambda one: often[one])
+        who = self.roster.title_of.get(flow, flow)
+        return (
+            f"critical flow {who} ended worse in {often[flow]} of {len(late)} windows with the change, in none without"
+        )
+
     def unmeasured(self) -> str:
         """Whether too many flows lack a result in some window; "" when not."""
         lost = [flow for flow in self.kinds.unmeasured if self.roster.priority_of[flow] == "critical"]

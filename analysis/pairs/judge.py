@@ -94,7 +94,7 @@ def judge_pairs(
     if invalid:
         findings = [replace(one, verdict=Severity.WARN) if one.verdict is Severity.FAIL else one for one in findings]
     findings.sort(key=_order)
-    doubt = "; ".join(invalid) or lack or case.unmeasured() or _doubt((*groups, *single))
+    doubt = "; ".join(invalid) or lack or case.unmeasured() or case.wavering() or _doubt((*groups, *single))
     verdict, reason = _concluded(findings, doubt, layout, len(flows))
     classes = _classes(case.roster, groups, findings, blind=bool(invalid or lack))
     noise = {

@@ -118,6 +118,15 @@ def test_flaky_flows_are_named_and_do_not_gate(unchanged):
     assert [f.flows for f in told.findings if "ended differently among" in f.effect] == [("dns-001",)]
 
 
+def test_a_critical_flow_that_fails_now_and_then_with_the_change_alone_does_not_pass(unchanged):
+    some = (unchanged.kpis.flow_id == "https-003") & (unchanged.kpis.arm == "B") & (unchanged.kpis.pair < 3)
+    told = unchanged.killed(some).judged()
+    assert told.verdict is Verdict.INCONCLUSIVE
+    assert told.reason.endswith("ended worse in 3 of 8 windows with the change, in none without")
+    once = (unchanged.kpis.flow_id == "https-003") & (unchanged.kpis.arm == "B") & (unchanged.kpis.pair < 1)
+    assert unchanged.killed(once).judged().verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize("share", ["all", "response"])
 def test_no_data_on_a_critical_flow_fails(unchanged, share):
     gone = (unchanged.kpis.flow_id == "https-003") & (unchanged.kpis.arm == "B")
