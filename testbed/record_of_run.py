@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from testbed import __version__
 from testbed.change.model import Change
@@ -31,14 +32,29 @@ PROGRAMS = {
 LIBRARIES = ("mininet", "pyroute2", "pandas", "numpy", "scipy")
 
 
-def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ()) -> dict[str, object]:
-    """The document; timings are added when the run is over.  `notes` tell what an imported lab could not honour."""
+def run_record(
+    case: Case,
+    plan: Plan,
+    created: str,
+    notes: Sequence[Note] = (),
+    captures: Sequence[Path] = (),
+    policy: Path | None = None,
+    model: Path | None = None,
+) -> dict[str, object]:
+    """The document; timings are added when the run is over.  `notes` tell what an imported lab could not honour.
+
+    `captures`, `policy` and `model` are those given in place of the lab's own.
+    """
+    given = [path.absolute() for path in (*captures, policy, model) if path is not None]
     return {
         "schema": 1,
         "created": created,
         "lab": str(case.lab.folder),
         "change": str(case.change.source),
-        "inputs": _inputs(case),
+        "captures": [str(path.absolute()) for path in captures],
+        "policy": str(policy.absolute()) if policy else None,
+        "model": str(model.absolute()) if model else None,
+        "inputs": {**input_digests(case), **{str(path): digest(path) for path in given}},
         "versions": _versions(),
         "kernel": {"release": platform.release(), "machine": platform.machine(), "processors": os.cpu_count()},
         "plan": {
@@ -67,7 +83,7 @@ def run_record(case: Case, plan: Plan, created: str, notes: Sequence[Note] = ())
     }
 
 
-def _inputs(case: Case) -> dict[str, str]:
+def input_digests(case: Case) -> dict[str, str]:
     """Every file of the lab and of the change, by blake2b."""
     roots = (case.lab.folder, case.change.source)
     files = {
@@ -76,7 +92,12 @@ def _inputs(case: Case) -> dict[str, str]:
         for path in ([root] if root.is_file() else root.rglob("*"))
         if path.is_file() and "changes" not in path.relative_to(root).parts
     }
-    return {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in sorted(files)}
+    return {str(path): digest(path) for path in sorted(files)}
+
+
+def digest(path: Path) -> str:
+    """A file's blake2b of 16 octets, in hexadecimal."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -16,10 +16,10 @@ from replay.instrument import Instrument
 from testbed.background import InvalidLoad
 from testbed.beside import Part, joined
 from testbed.beside_load import unreached
-from testbed.cli.whatif import EXIT_CODES
 from testbed.devices.registry import known_devices
 from testbed.packet_flows import Manner, Mode
 from testbed.prepare import Case, prepared
+from testbed.whatif import EXIT_CODES
 from tests.replay.packet_captures import ESP, GRE, TCP, capture, esp, gre, ip4, tcp
 from tests.testbed.quick_lab import RULES, quick_lab
 from topologies.load import load_lab

@@ -1,0 +1,273 @@
+"""Two revisions of a config repository as a lab and a change: the lab as it is at the base, the change up to the head.
+
+Both are written into a folder of the gate's own. May not know how a change is tried, nor git's commands.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from testbed.errors import InvalidInput
+from testbed.gate.diffs import file_diff
+from testbed.gate.links import link_edits
+from testbed.gate.places import Layout
+from testbed.gate.repository import INDEX, NOTHING, Blob, Repository
+from topologies.load import KNOWN_KINDS, LAB_FILE
+from topologies.located import InvalidLab, read_yaml
+from topologies.schema import LabFile
+
+LAB_PARTS = ("configs", "traffic", "changes")
+_OF_THE_BASE = ("policy.yaml", "traffic/")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A lab and a change made from two revisions.
+
+    `changed` are the paths that differ below the lab; `notes` tell what of them is not tried. `captures` are those of a
+    lab outside of the repository, which are used where they lie.
+    """
+
+    lab: Path
+    change: Path
+    layout: Layout
+    base: str
+    head: str
+    changed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    captures: tuple[Path, ...] = ()
+    policy: Path | None = None
+    is_empty: bool = False
+
+    def located(self, error: InvalidInput) -> InvalidInput:
+        """The same error with the paths of the repository in the place of our copies'."""
+        return InvalidInput(
+            self._path(error.path),
+            error.line,
+            error.column,
+            error.found,
+            error.expected,
+            [self.located(other) for other in error.also],
+        )
+
+    def _path(self, path: Path) -> Path:
+        for copy, revision in ((self.change, self.head), (self.lab, self.base)):
+            if path.is_absolute() and path.is_relative_to(copy):
+                place = self.layout.path(path.relative_to(copy).as_posix())
+                return path if place is None else Path(f"{_short(revision)}:{place}")
+        return path
+
+
+def lab_folders(files: Mapping[str, Blob]) -> tuple[str, ...]:
+    """The folders of a revision that are labs ("" is the top)."""
+    return tuple(sorted(str(PurePosixPath(p).parent) for p in files if PurePosixPath(p).name == LAB_FILE))
+
+
+def changed_paths(before: Mapping[str, Blob], after: Mapping[str, Blob]) -> tuple[str, ...]:
+    """Paths whose content differs, or that only one of the two has."""
+    return tuple(path for path in sorted({*before, *after}) if before.get(path) != after.get(path))
+
+
+def chosen_lab(repository: Repository, lab: str | None, files: Mapping[str, Blob], changed: tuple[str, ...]) -> str:
+    """The lab to look at, by its folder in the repository (POSIX, "." at the top) or by a path elsewhere.
+
+    Without a wish it is the one lab below which something changed, or the only one there is. InvalidInput.
+    """
+    labs = lab_folders(files)
+    if lab is not None:
+        for start in (Path.cwd(), repository.root):
+            resolved = (start / lab).resolve()
+            if resolved.is_relative_to(repository.root.resolve()):
+                folder = resolved.relative_to(repository.root.resolve()).as_posix()
+                if folder in labs:
+                    return folder
+        if (Path(lab) / LAB_FILE).is_file():
+            return str(Path(lab).resolve())
+        have = f": it has {', '.join(labs)}" if labs else ", which has none"
+        raise InvalidInput(Path(lab), 1, 1, "no lab", f"a lab folder at this revision of the repository{have}")
+    touched = [each for each in labs if any(_below(path, each) is not None for path in changed)]
+    if len(labs) == 1 or len(touched) == 1:
+        return (touched or list(labs))[0]
+    found = f"{len(touched) or 'no'} lab of {len(labs)} with changes" if labs else f"no {LAB_FILE}"
+    have = f": {', '.join(touched or labs)}" if labs else ""
+    raise InvalidInput(repository.root, 1, 1, found, f"--lab LAB to say which{have}")
+
+
+def compared(
+    repository: Repository,
+    base: str,
+    head: str,
+    lab: str | None,
+    work: Path,
+    *,
+    configs: str | None = None,
+    kinds: frozenset[str] = KNOWN_KINDS,
+) -> Compared:
+    """Write lab and change into the empty folder `work`; InvalidInput for what cannot be compared or tried.
+
+    `configs` is the folder of the repository that holds a folder a node, for a lab that lies elsewhere; `kinds` are the
+    kinds of nodes that there are.
+    """
+    base, head = repository.commit(base), repository.commit(head)
+    before, after = repository.files(base), repository.files(head)
+    changed = changed_paths(before, after)
+    chosen = chosen_lab(repository, lab, before, changed)
+    change = work / "lab" / "changes" / f"{_short(base)}..{_short(head)}"
+    writer = _Writer(repository, work / "lab", change, kinds)
+    if Path(chosen).is_absolute():
+        return _elsewhere(writer, Path(chosen), configs, (base, before), (head, after))
+    return _inside(writer, "" if chosen == "." else chosen, (base, before), (head, after))
+
+
+_Side = tuple[str, Mapping[str, Blob]]
+
+
+def _inside(writer: _Writer, folder: str, base: _Side, head: _Side) -> Compared:
+    """A lab that is part of the repository."""
+    layout = Layout(folder, f"{folder}/configs" if folder else "configs")
+    before, after = _relative(base[1], folder), _relative(head[1], folder)
+    changed = changed_paths(before, after)
+    own = {path: blob for path, blob in before.items() if not path.startswith("changes/")}
+    writer.lab_files(own, layout)
+    notes = [f"{layout.path(path)} differs; the base's is used" for path in changed if path.startswith(_OF_THE_BASE)]
+    configs = [path for path in changed if path.startswith("configs/")]
+    writer.changed_files(configs, before, after, layout)
+    moved: Mapping[str, tuple[str, int]] = {}
+    if LAB_FILE in changed:
+        if LAB_FILE not in after:
+            raise InvalidInput(Path(f"{_short(head[0])}:{layout.path(LAB_FILE)}"), 1, 1, "no such file", "the lab")
+        moved = writer.links(after[LAB_FILE], layout, _short(head[0]))
+    layout = Layout(layout.lab, layout.configs, moved)
+    return Compared(
+        writer.lab,
+        writer.change,
+        layout,
+        base[0],
+        head[0],
+        tuple(str(layout.path(path)) for path in changed),
+        tuple(notes),
+        is_empty=not configs and not moved,
+    )
+
+
+def _elsewhere(writer: _Writer, lab: Path, configs: str | None, base: _Side, head: _Side) -> Compared:
+    """A lab that lies elsewhere, on the repository's configs in the place of its own."""
+    folder = "" if configs in (None, ".") else str(PurePosixPath(configs or ""))
+    if configs is None and any(path.startswith("configs/") for path in base[1]):
+        folder = "configs"
+    layout = Layout(None, folder)
+    nodes = writer.lab_elsewhere(lab)
+
+    def ours(files: Mapping[str, Blob]) -> dict[str, Blob]:
+        below = _relative(files, folder)
+        return {f"configs/{path}": blob for path, blob in below.items() if path.split("/")[0] in nodes and "/" in path}
+
+    before, after = ours(base[1]), ours(head[1])
+    changed = changed_paths(before, after)
+    writer.lab_files(before, layout)
+    writer.changed_files(list(changed), before, after, layout)
+    captures = tuple(sorted(p for p in (lab / "traffic").glob("*.pcap*") if p.is_file()))
+    policy = lab / "policy.yaml"
+    told = tuple(str(layout.path(path)) for path in changed)
+    return Compared(
+        writer.lab,
+        writer.change,
+        layout,
+        base[0],
+        head[0],
+        told,
+        captures=captures,
+        policy=policy if policy.is_file() else None,
+        is_empty=not changed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Puts files of a repository where a lab and a change are read from."""
+
+    repository: Repository
+    lab: Path
+    change: Path
+    kinds: frozenset[str]
+
+    def lab_files(self, files: Mapping[str, Blob], layout: Layout) -> None:
+        """The lab's own files; a symbolic link stays one, and the lab's reader refuses it when it leads out."""
+        contents = self.repository.contents(files.values())
+        for path, blob in files.items():
+            content = self.repository.full(layout.path(path) or path, blob, contents[blob.hash])
+            _put(self.lab / path, content, link=blob.link)
+
+    def lab_elsewhere(self, lab: Path) -> frozenset[str]:
+        """Copy a lab without its configs, captures and changes; the names that its nodes may have in a repository."""
+        self.lab.mkdir(parents=True)
+        for entry in lab.iterdir():
+            if entry.name not in LAB_PARTS and not entry.name.startswith(".") and entry.is_file():
+                shutil.copyfile(entry, self.lab / entry.name)
+        try:
+            return frozenset(read_yaml(self.lab / LAB_FILE, LabFile).topology.nodes)
+        except InvalidLab as error:
+            raise InvalidInput.of(error) from None
+
+    def changed_files(
+        self, changed: list[str], before: Mapping[str, Blob], after: Mapping[str, Blob], layout: Layout
+    ) -> None:
+        """The change's files: what is new or other as it has become, what is gone as a patch."""
+        self.change.mkdir(parents=True)
+        wanted = [after[path] if path in after else before[path] for path in changed]
+        contents = self.repository.contents(wanted)
+        patch = b""
+        for path, blob in zip(changed, wanted, strict=True):
+            content = self.repository.full(layout.path(path) or path, blob, contents[blob.hash])
+            if path in after:
+                _put(self.change / path, content, link=blob.link)
+            else:
+                patch += file_diff(path, content, None)
+        if patch:
+            (self.change / "change.patch").write_bytes(patch)
+
+    def links(self, lab_file: Blob, layout: Layout, head: str) -> Mapping[str, tuple[str, int]]:
+        """The links that lab.yaml has otherwise at the head, as change.yaml; where each of its lines stems from."""
+        scratch = self.lab.parent / "head"
+        _put(scratch / LAB_FILE, self.repository.contents([lab_file])[lab_file.hash])
+        shown = Path(f"{head}:{layout.path(LAB_FILE)}")
+        try:
+            edits = link_edits(self.lab / LAB_FILE, scratch / LAB_FILE, shown, self.kinds)
+        finally:
+            shutil.rmtree(scratch)
+        if not edits:
+            return {}
+        (self.change / "change.yaml").write_text("links:\n" + "".join(f"  - {edit.text}\n" for edit in edits))
+        below = (self.change / "change.yaml").relative_to(self.lab).as_posix()
+        place = layout.path(LAB_FILE) or LAB_FILE
+        return {f"{below}:{number}": (place, edit.line) for number, edit in enumerate(edits, start=2)}
+
+
+def _relative(files: Mapping[str, Blob], folder: str) -> dict[str, Blob]:
+    found = {}
+    for path, blob in files.items():
+        below = _below(path, folder)
+        if below is not None:
+            found[below] = blob
+    return found
+
+
+def _below(path: str, folder: str) -> str | None:
+    if folder in ("", "."):
+        return path
+    return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
+
+
+def _put(path: Path, content: bytes, *, link: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if link:
+        path.symlink_to(content.decode("utf-8", "surrogateescape"))
+    else:
+        path.write_bytes(content)
+
+
+def _short(commit: str) -> str:
+    return {INDEX: "staged", NOTHING: "nothing"}.get(commit, commit[:9])

@@ -1,0 +1,174 @@
+"""A what-if from end to end, for whoever asks one: read, sandbox, run, rollback files, report, verdict.
+
+The command line, the gate and the pytest plugin ask it; what happens inside the sandbox is `experiment`'s. May not know
+how the answer is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis.verdict import Verdict
+from testbed.beside_load import unreached
+from testbed.capacity import fitted, told
+from testbed.devices.registry import known_devices
+from testbed.experiment import Clock, Outcome, run
+from testbed.gate.places import Layout
+from testbed.gate.rollback import write_rollback
+from testbed.packet_flows import Manner
+from testbed.plan import Plan
+from testbed.prepare import Case, open_lab, prepared
+from testbed.record_of_run import change_diff, run_record
+from testbed.report import write_report
+from testbed.sandbox import Sandbox
+from testbed.store import Catalogue, RunDirectory
+from testbed.verdict_file import VerdictFile, read_verdict
+
+EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
+NOT_RESTORED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What would become of the flows of `lab` with `change`; what is None is as lab and policy have it.
+
+    `layout` tells where the lab's files lie in a config repository, for the inverse change.
+    """
+
+    lab: str
+    change: Path
+    runs: Path
+    captures: tuple[Path, ...] = ()
+    policy: Path | None = None
+    speed: float | None = None
+    baseline: int | None = None
+    treatment: int | None = None
+    max_flows: int | None = None
+    model: Path | None = None
+    preflight_only: bool = False
+    manner: Manner = field(default_factory=Manner)
+    layout: Layout = field(default_factory=Layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A run that came to its end, on disk; `shortfalls` tell which load beside the flows was not reached."""
+
+    run: RunDirectory
+    outcome: Outcome
+    shortfalls: tuple[str, ...]
+
+    @property
+    def verdict(self) -> VerdictFile:
+        """The verdict document."""
+        return read_verdict(self.run.path)
+
+    @property
+    def report(self) -> Path:
+        """The report's page."""
+        return self.run.path / "report.html"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 inconclusive, 4 not restored."""
+        return EXIT_CODES[self.outcome.verdict] if self.outcome.restored else NOT_RESTORED
+
+
+def answered(question: Question, progress: Console) -> Answer:
+    """Run a what-if; raises InvalidInput, InvalidLoad, Unsupported, NotReady, RevertFailed or ChildProcessError."""
+    clock, started = Clock(), time.monotonic()
+    devices, manner = known_devices(), question.manner
+    with clock.stretch("validate_s"), _imported(question.runs) as work:
+        opened = open_lab(question.lab, work, devices)
+        case = prepared(
+            opened.lab,
+            question.change,
+            devices,
+            question.captures,
+            question.policy,
+            question.speed,
+            manner,
+            model=question.model,
+        )
+        case = fitted(case, question.max_flows, resource.getrlimit(resource.RLIMIT_NOFILE)[1], manner.seed)
+    plan = Plan(
+        question.baseline or case.policy.baseline_windows,
+        question.treatment or case.policy.treatment_windows,
+        seed=manner.seed,
+        preflight_only=question.preflight_only,
+    )
+    directory, created = _directory(question.runs, case)
+    notes = (*opened.notes, *case.notes)
+    for said in (*notes, *([told(case.sampled)] if case.sampled else [])):
+        progress.print(f"note: {said}", markup=False, style="yellow")
+    record = run_record(case, plan, created, notes, question.captures, question.policy, question.model)
+    directory.write_json("run.json", record)
+    directory.write_table("flows", case.flows)
+    directory.write_text("change.diff", change_diff(case.change))
+    with Catalogue(question.runs) as catalogue:
+        catalogue.begin(directory, case.lab.name, case.change.name, created)
+
+    def job() -> tuple[Outcome, dict[str, float]]:
+        # the sandbox is a fork: the progress must live in it, and its clock come back with its answer
+        with progress.status("build") as status:
+            outcome = run(case, devices, plan, directory, clock, lambda step, what: status.update(f"{step:9} {what}"))
+        return outcome, clock.seconds
+
+    outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
+    if outcome.verdict is Verdict.FAIL:
+        write_rollback(directory, case.change, case.lab.topology, question.layout)
+    with clock.stretch("report_s"):
+        write_report(directory.path)
+    clock.seconds["total_s"] = time.monotonic() - started
+    _finish(directory, clock, question.runs, outcome)
+    return Answer(directory, outcome, _shortfalls(directory))
+
+
+def _shortfalls(directory: RunDirectory) -> tuple[str, ...]:
+    found: Sequence[str] = unreached(json.loads((directory.path / "run.json").read_text()))
+    return tuple(found)
+
+
+@contextmanager
+def _imported(runs: Path) -> Iterator[Path]:
+    """Where a lab from elsewhere is written; it is kept like the run that is judged on it, and goes with bad input."""
+    work = runs.absolute() / "imported" / stamped()
+    try:
+        yield work
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def stamped() -> str:
+    """A name that begins with the time and is nobody else's."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _directory(runs: Path, case: Case) -> tuple[RunDirectory, str]:
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%dT%H%M%S}-{case.lab.name}-{case.change.name}-{secrets.token_hex(2)}"
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in run_id)
+    return RunDirectory.created(runs.absolute(), safe), now.isoformat(timespec="milliseconds")
+
+
+def _finish(directory: RunDirectory, clock: Clock, runs: Path, outcome: Outcome) -> None:
+    """Put the whole split of the wall time into run.json and verdict.json, and close the catalogue's entry."""
+    timings = {name: round(value, 3) for name, value in clock.seconds.items()}
+    verdict = read_verdict(directory.path)
+    instrument = verdict.instrument.model_dump(mode="json")
+    directory.amend_json("run.json", {"timings": timings, "instrument": instrument})
+    directory.write_json("verdict.json", {**verdict.document(), "timings": {**verdict.timings.model_dump(), **timings}})
+    with Catalogue(runs) as catalogue:
+        catalogue.conclude(directory.run_id, outcome.verdict.name)
