@@ -85,14 +85,15 @@ def client_socket(script: FlowScript, kind: int, *, keep_port: bool) -> socket.s
     """
     version_6 = ":" in script.source[0]
     family = socket.AF_INET6 if version_6 else socket.AF_INET
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    protocol = script.protocol if kind == socket.SOCK_RAW else 0
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if version_6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-        sock.bind((script.source[0], script.source[1] if keep_port else 0))
+        sock.bind((script.source[0], script.source[1] if keep_port and not protocol else 0))
     except OSError:
         sock.close()
         raise

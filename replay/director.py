@@ -15,6 +15,7 @@ from pathlib import Path
 
 from replay.child import Channel, ChildFailed
 from replay.conversation import Conversation, Patience, Stage, TcpConversation
+from replay.echo import EchoConversation
 from replay.effort import EffortMeter
 from replay.exchange import UdpExchange
 from replay.http_conversation import HttpConversation
@@ -23,7 +24,7 @@ from replay.played import ShardResult
 from replay.promptness import Promptness, ask_promptness
 from replay.reactor import Namespaces, Reactor
 from replay.responder import Endpoint
-from replay.schedule import TCP, FlowScript, Schedule
+from replay.schedule import ECHO, TCP, FlowScript, Schedule
 from replay.servers import Listener, Servers
 from replay.shards import Mates, direct_targets, shard_of
 
@@ -39,6 +40,8 @@ MakeConversation = Callable[[Stage, FlowScript, Attempt], Conversation]
 
 def kind_of(script: FlowScript) -> MakeConversation:
     """What plays the client side of a flow; a new protocol is a kind of its own, and a line here."""
+    if script.protocol in ECHO:
+        return EchoConversation
     if script.protocol != TCP:
         return UdpExchange
     return HttpConversation if script.tagged else TcpConversation

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from replay.columns import RST, TCP
-from replay.schedule import FORWARD, FlowScript, Payloads
+from replay.schedule import ECHO, FORWARD, FlowScript, Payloads
 
 PATH_NS = 1_000_000
 """What the network and the wake-up for an arrival may add to a gap, beyond the player's own lateness."""
@@ -307,8 +307,8 @@ class _Comparison:
         return self._in_messages(self._found) or self._in_close(self._found)
 
     def gaps(self) -> Iterator[_Gap]:
-        """Think times of both, for flows whose messages are equal."""
-        if self._found is None:
+        """Think times of both, for flows whose messages are equal; no echo has any, because kernels answer."""
+        if self._found is None or self._expected.protocol in ECHO:
             return
         flow_id = self._expected.flow_id
         stated_ns = self._replayed.lateness_ns.get(flow_id, 0) + PATH_NS

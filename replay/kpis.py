@@ -20,7 +20,7 @@ from replay.meter import meter
 from replay.observed import CLIENT, SERVER, UNKNOWN
 from replay.packets import read_packets
 from replay.played import PlayResult
-from replay.schedule import FORWARD, REVERSE, TCP, UDP
+from replay.schedule import ECHO, FORWARD, REVERSE, TCP, UDP
 from replay.sightings import UNSEEN, Sightings, by_node, endpoint
 
 Float = npt.NDArray[np.float64]
@@ -253,7 +253,8 @@ def _loss(
 
     Retransmits are what the sending kernel says of its own socket (TCP_INFO); where it was not asked, because
     several flows share the socket, they are what passed the sender's tap a second time. The loss ratio of TCP is
-    octets sent again, by the taps; of UDP it is datagrams that one side sent and the other never received.
+    octets sent again, by the taps; of UDP it is datagrams that one side sent and the other never received; of ICMP
+    echo, requests without an answer, whichever way that was lost.
     """
     counted = _retransmits(attempts, taps, FORWARD)
     own = _own_connections(attempts, accepted)
@@ -263,7 +264,10 @@ def _loss(
     tcp = loss_by_retransmission(counted[:, 1], counted[:, 2])
     is_udp = (attempts["protocol"] == UDP).to_numpy()
     udp = attempts["flow_id"].map(_datagram_loss(transfers)).to_numpy(dtype=np.float64)
-    return np.where(is_udp, udp, tcp), np.where(is_udp, 0, counted[:, 0])
+    is_echo = attempts["protocol"].isin(ECHO).to_numpy()
+    echo = attempts["flow_id"].map(_echo_loss(transfers)).to_numpy(dtype=np.float64)
+    ratio = np.select([is_udp, is_echo], [udp, echo], tcp)
+    return ratio, np.where(is_udp | is_echo, 0, counted[:, 0])
 
 
 def _retransmits(rows: pd.DataFrame, taps: Mapping[str, Sightings], direction: int) -> Int64:
@@ -294,6 +298,15 @@ def _datagram_loss(transfers: pd.DataFrame) -> pd.Series[float]:
     left = datagrams[sent].groupby("flow_id").size()
     arrived = datagrams[~sent].groupby("flow_id").size().reindex(left.index, fill_value=0)
     ratio: pd.Series[float] = (left - arrived).clip(lower=0) / left
+    return ratio
+
+
+def _echo_loss(transfers: pd.DataFrame) -> pd.Series[float]:
+    """The share of requests that nothing answered, of flows of which answers are expected."""
+    echoes = transfers[transfers["protocol"].isin(ECHO)]
+    asked = echoes[(echoes["direction"] == FORWARD) & (echoes["answer"] >= 0)].groupby("flow_id").size()
+    answered = echoes[echoes["direction"] == REVERSE].groupby("flow_id").size().reindex(asked.index, fill_value=0)
+    ratio: pd.Series[float] = (asked - answered) / asked
     return ratio
 
 

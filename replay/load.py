@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from replay.schedule import TCP, UDP
+from replay.schedule import ECHO, TCP, UDP
 
 COPY = "~"
 """Between a flow's id and the number of its copy; the captured flow itself is number 1 and has none."""
@@ -41,7 +41,8 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
 
     Copies begin a little after their flow, spread evenly over the mean time between flows, so that more load is not
     more burst. A copy's port is free at its address: no flow and no other copy uses it, and nobody is known to listen
-    there. What has no ports has no copies. Raises ValueError when `load` is below 1.
+    there. What has no ports has no copies; an echo's identifier is both of its ports. Raises ValueError when `load` is
+    below 1.
     """
     if load < 1:
         raise ValueError(f"load must be at least 1, found {load}")
@@ -51,7 +52,7 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
     gap_ns = span_ns / max(1, len(flows))
     copies: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    for flow in flows[flows["protocol"].isin((TCP, UDP))].to_dict("records"):
+    for flow in flows[flows["protocol"].isin((TCP, UDP, *ECHO))].to_dict("records"):
         flow_id = str(flow["flow_id"])
         count = whole + (_chance(seed, flow_id) < share)
         for number in range(2, count + 1):
@@ -62,6 +63,10 @@ def multiplied(flows: pd.DataFrame, messages: pd.DataFrame, load: float, seed: i
                 continue
             shift_ns = int(gap_ns * (number - 1) / count)
             moved = {"start_ns": int(flow["start_ns"]) + shift_ns, "end_ns": int(flow["end_ns"]) + shift_ns}
+            if flow["protocol"] in ECHO:
+                if not flow["source_port"]:
+                    continue
+                moved["destination_port"] = port
             copies.append({**{str(k): v for k, v in flow.items()}, "flow_id": name, "source_port": port, **moved})
     if not copies:
         return Loaded(flows, messages, left_out, len(flows))

@@ -16,8 +16,11 @@ from replay.flow_priority import PRIORITIES
 from replay.http_framing import one_request, one_response, tagged
 from replay.synthesis import synthesised
 
+ICMP = 1
 TCP = 6
 UDP = 17
+ICMPV6 = 58
+ECHO = (ICMP, ICMPV6)
 FORWARD = 0
 REVERSE = 1
 _RANK = {priority: rank for rank, priority in enumerate(PRIORITIES)}
@@ -127,13 +130,14 @@ class Schedule:
     def services(self, place: Callable[[str], str | None]) -> frozenset[tuple[str, int, int]]:
         """(node, protocol, port) of every captured target that answered, where it has a node.
 
-        UDP targets that never answered count too: without a listener they would refuse. Proxies
-        and firewalls among the nodes are for the caller to leave out.
+        UDP targets that never answered count too: without a listener they would refuse. What answers an echo is a
+        kernel. Proxies and firewalls among the nodes are for the caller to leave out.
         """
         return frozenset(
             (node, script.protocol, script.target[1])
             for script in self.scripts
-            if (script.outcome == "accepted" or (script.protocol, script.outcome) == (UDP, "unanswered"))
+            if script.protocol not in ECHO
+            and (script.outcome == "accepted" or (script.protocol, script.outcome) == (UDP, "unanswered"))
             and (node := place(script.target[0])) is not None
         )
 
@@ -165,6 +169,9 @@ def schedule(
             unplayable.append((flow.flow_id, reason))
             continue
         turns = said.get(flow.flow_id) or (_from_totals(flow) if flow.grade == "totals" else [])
+        if flow.protocol in ECHO and all(turn.direction == REVERSE for turn in turns):
+            unplayable.append((flow.flow_id, "the answers to an echo without its requests"))
+            continue
         script = FlowScript(
             flow_id=flow.flow_id,
             protocol=flow.protocol,
@@ -235,8 +242,10 @@ class _Turn:
 
 
 def _unplayable(flow: _Flow, node: str | None) -> str:
-    if flow.protocol not in (TCP, UDP):
+    if flow.protocol not in (TCP, UDP, *ECHO):
         return f"protocol {flow.protocol} has no session to re-enact"
+    if flow.protocol in ECHO and not flow.source[1]:
+        return "ICMP without an echo's identifier has no session to re-enact"
     if node is None:
         return f"no node owns the source address {flow.source[0]}"
     if not flow.source[1] or not flow.target[1]:

@@ -16,7 +16,7 @@ Endpoint = tuple[str, int]
 _OFFSET_BITS = 40
 _SYN = 0x02
 _ACK = 0x10
-_UDP = 17
+_TCP = 6
 UNSEEN = -1
 
 
@@ -39,7 +39,7 @@ class Sightings:
         self._flags = segments["tcp_flags"].to_numpy(dtype=np.int64)
         offset = segments["stream_offset"].to_numpy(dtype=np.int64)
         protocol_of = flows["protocol"].to_numpy(dtype=np.int64)
-        self._index(offset, protocol_of[code_of] == _UDP if len(flows) else self._again)
+        self._index(offset, protocol_of[code_of] != _TCP if len(flows) else self._again)
         self._sides = 2 * len(flows)
 
     def _index(self, offset: Int64, datagram: npt.NDArray[np.bool_]) -> None:

@@ -60,7 +60,7 @@ def bench_fidelity(capture: Path, speed: float, longest_silence_s: float) -> Fid
                 1,
                 1,
                 f"{len(flows)} flows, none that can be replayed",
-                "TCP or UDP flows between two addresses",
+                "TCP, UDP or ICMP echo flows between two addresses",
             )
         recording = Recording(flows, messages, captured.segments, captured.payloads)
         try:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from replay.schedule import TCP, UDP
+from replay.schedule import ECHO, TCP, UDP
 from topologies.model import Interface, IpAddress, IpInterface, IpNetwork, Link, LinkEnd, Node, Route, Topology
 
 NEAR, FAR, BETWEEN = "near", "far", "between"
@@ -100,7 +100,7 @@ def placed(flows: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _asked(flows: pd.DataFrame) -> list[_Asked]:
-    """The flows in order of their start, TCP and UDP first: whether others can be played is the schedule's to say."""
+    """The flows in order of their start, TCP and UDP first: what has no session may lack a peer on the other side."""
     sessions = flows["protocol"].isin((TCP, UDP))
     ordered = flows.assign(other=~sessions).sort_values(["other", "start_ns"], kind="stable")
     columns = [ordered[name].tolist() for name in ("flow_id", "outcome", *_FIVE_TUPLE)]
@@ -154,6 +154,7 @@ def refusals(flows: Iterable[_Asked]) -> dict[int, list[str]]:
     rule, because a scan refuses thousands and the kernel takes a table in one message.
     """
     by_detail: list[dict[_Detail, set[str]]] = [{} for _ in _DETAILS]
+    flows = list(flows)
     known = [flow for flow in flows if flow.protocol in (TCP, UDP)]
     for flow in known:
         for look, met in zip(_DETAILS, by_detail, strict=True):
@@ -170,7 +171,24 @@ def refusals(flows: Iterable[_Asked]) -> dict[int, list[str]]:
         rules.setdefault(version, []).extend(
             _rule(version, outcome, detail, some) for some in _batched(sorted(numbers), _PORTS_IN_A_RULE)
         )
+    for line, version in _echo_refusals(flows):
+        rules.setdefault(version, []).append(line)
     return rules
+
+
+def _echo_refusals(flows: Iterable[_Asked]) -> Iterator[tuple[str, int]]:
+    """A rule, with its IP version, for every pair of addresses between which no echo was answered."""
+    met: dict[tuple[str, str], set[str]] = {}
+    for flow in flows:
+        if flow.protocol in ECHO:
+            met.setdefault((flow.source, flow.target), set()).add(flow.outcome)
+    for (source, target), outcomes in met.items():
+        if len(outcomes) > 1 or "accepted" in outcomes:
+            continue
+        version = ip_address(target).version
+        name, kind = ("icmp", "--icmp-type 8") if version == 4 else ("ipv6-icmp", "--icmpv6-type 128")
+        end = "DROP" if "unanswered" in outcomes else f"REJECT --reject-with {_DENIALS[version, TCP]}"
+        yield f"-A FORWARD -s {source} -d {target} -p {name} {kind} -j {end}", version
 
 
 _PORTS_IN_A_RULE = 15

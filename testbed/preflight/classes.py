@@ -11,7 +11,7 @@ import pandas as pd
 
 from replay.first_exchange import first_exchange, opening_octets
 from replay.ofcm.membership import class_of_flows
-from replay.schedule import FlowScript, Schedule
+from replay.schedule import ECHO, FlowScript, Schedule
 from testbed.preflight.probe import PROTOCOL_WORDS, Kind, Probe
 
 APART_NS = 2_000_000
@@ -45,7 +45,8 @@ def _probe(
     *_, best = min(own, key=lambda one: (one[0], opening_octets(one[1]), one[1].start_ns, one[1].flow_id))
     first = members[0]
     port, protocol = int(str(name["port"])), int(str(name["protocol"]))
-    service = f"{PROTOCOL_WORDS.get(protocol, str(protocol))}/{'rare ports' if port < 0 else port}"
+    asked = "echo" if protocol in ECHO else "rare ports" if port < 0 else port
+    service = f"{PROTOCOL_WORDS.get(protocol, str(protocol))}/{asked}"
     return Probe(
         kind=Kind.CLASS,
         script=first_exchange(best, f"preflight{number}", number * APART_NS),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from replay.schedule import FlowScript
+from replay.schedule import ECHO, FlowScript
 from testbed.change.model import Line
 
-PROTOCOL_WORDS = {6: "tcp", 17: "udp"}
+PROTOCOL_WORDS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 Stand = tuple[str, int, int]
 """(node, protocol, port) where a probe may arrive and nobody may be listening."""
 
@@ -48,7 +48,9 @@ class Probe:
 
     @property
     def service(self) -> str:
-        """`tcp/443`."""
+        """`tcp/443`; `icmp/echo`, because an identifier is no service."""
+        if self.script.protocol in ECHO:
+            return f"{PROTOCOL_WORDS[self.script.protocol]}/echo"
         return f"{PROTOCOL_WORDS.get(self.script.protocol, str(self.script.protocol))}/{self.script.target[1]}"
 
 

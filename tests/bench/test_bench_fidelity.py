@@ -82,17 +82,21 @@ def test_refused_flows_are_refused_by_as_few_words_as_will_do(tmp_path):
             (UDP, "10.0.0.1", 9, "10.0.0.2", 53, "denied"),
             (UDP, "10.0.0.1", 9, "10.0.0.2", 54, "unanswered"),
             tcp("2001:db8::1", "2001:db8::2", 80, "denied"),
+            (ICMP, "10.0.0.1", 5, "10.0.0.2", 5, "unanswered"),
+            (ICMP, "10.0.0.3", 5, "10.0.0.2", 5, "unanswered"),
+            (ICMP, "10.0.0.3", 6, "10.0.0.2", 6, "accepted"),
         ),
         tmp_path,
     )
     rules = [line for line in (tmp_path / "iptables.rules").read_text().splitlines() if line.startswith("-A")]
     assert rules[0].startswith("-A FORWARD -d 10.0.0.2 -p tcp -m multiport --dports 100,101,")
-    assert len(rules) == 5
+    assert len(rules) == 6
     assert rules[2:] == [
         "-A FORWARD -s 10.0.0.1 -d 10.0.0.2 -p tcp -m multiport --dports 22 -j REJECT --reject-with tcp-reset",
         "-A FORWARD -s 10.0.0.4 -d 10.0.0.2 -p tcp -m tcp --sport 1 -m multiport --dports 25 "
         "-j REJECT --reject-with tcp-reset",
         "-A FORWARD -d 10.0.0.2 -p udp -m multiport --dports 53 -j REJECT --reject-with icmp-port-unreachable",
+        "-A FORWARD -s 10.0.0.1 -d 10.0.0.2 -p icmp --icmp-type 8 -j DROP",
     ]
     assert "icmp6-adm-prohibited" in (tmp_path / "ip6tables.rules").read_text()
     assert set(lab.topology.node(BETWEEN).configs) == {"iptables.rules", "ip6tables.rules"}

@@ -73,6 +73,15 @@ def test_a_fraction_duplicates_that_share_of_the_flows_and_a_seed_says_which() -
     assert len(multiplied(table, said(table), 1.0).flows) == 1_000
 
 
+def test_a_copy_of_an_echo_has_an_identifier_of_its_own_in_both_ports() -> None:
+    table = flows(3, protocol=1, destination_port=40_000)
+    table["destination_port"] = table["source_port"]
+    table.loc[2, ["source_port", "destination_port"]] = 0
+    copies = multiplied(table, said(table), 2.0).copies
+    assert (copies["source_port"] == copies["destination_port"]).all()
+    assert set(copies["flow_id"]) == {"f0~2", "f1~2"}
+
+
 def test_an_address_without_a_free_port_is_told_and_less_than_one_is_refused() -> None:
     table = flows(LAST_PORT - FIRST_PORT + 1)
     table["source_port"] = range(FIRST_PORT, LAST_PORT + 1)

@@ -58,15 +58,18 @@ def test_starts_and_gaps_are_divided_by_the_speed() -> None:
 
 def test_what_cannot_be_played_is_listed_with_the_reason() -> None:
     plan = planned(
-        {"flow_id": "icmp", "protocol": 1},
+        {"flow_id": "icmp", "protocol": 1, "source_port": 0, "destination_port": 0},
+        {"flow_id": "a", "protocol": 1},
+        {"flow_id": "esp", "protocol": 50},
         {"flow_id": "nobody", "source_address": "192.0.2.9"},
         {"flow_id": "group", "protocol": UDP, "destination_address": "224.0.0.251"},
         {"flow_id": "zero", "source_port": 0},
         {"flow_id": "local", "source_address": "fe80::1", "destination_address": "fe80::2"},
+        said=(("a", 0, REVERSE, 0, 56, -1),),
     )
     assert not plan.scripts
     reasons = dict(plan.unplayable)
-    assert set(reasons) == {"icmp", "nobody", "group", "zero", "local"}
+    assert set(reasons) == {"icmp", "a", "esp", "nobody", "group", "zero", "local"}
     assert all(reasons.values())
 
 
