@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scapy.all import ICMP, IP, TCP, UDP, Ether, ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, Raw
 
 from replay.meter import Timeouts, read_traffic
-from tests.replay.capture_files import CAPTURES, START_S, pcap, stored
+from tests.replay.capture_files import CAPTURES, MACS, START_S, pcap, stored
 
 CLIENT, SERVER = "198.51.100.7", "203.0.113.10"
 MS = 1_000_000
@@ -40,7 +40,7 @@ def handshake(at=0.0, isn=1000, **ports):
 
 def metered(tmp_path, packets, timeouts=None, snaplen=65535):
     path = tmp_path / "capture"
-    path.write_bytes(pcap([(moment, bytes(Ether() / one)) for moment, one in packets], snaplen=snaplen))
+    path.write_bytes(pcap([(moment, bytes(Ether(**MACS) / one)) for moment, one in packets], snaplen=snaplen))
     return read_traffic([path], timeouts or Timeouts())
 
 
