@@ -207,7 +207,7 @@ class EchoConversation:
             any_read = True
             number = self._number_in(quoted, _ASK[self.script.protocol])
             for _, _, data in control:
-                code = _ERROR_NUMBER.unpack_from(data)[0]
+                (code,) = _ERROR_NUMBER.unpack_from(data)
                 if number is not None and code != errno.EMSGSIZE:
                     self._refused[number] = error_name(code)
 
@@ -244,7 +244,4 @@ class EchoConversation:
 def checksum(packet: bytes) -> int:
     """The Internet checksum (RFC 1071) of a packet whose checksum field is 0."""
     padded = packet + b"\0" * (len(packet) & 1)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return 0xFFFF - int.from_bytes(padded, "big") % 0xFFFF

@@ -266,7 +266,7 @@ def _loss(
     udp = attempts["flow_id"].map(_datagram_loss(transfers)).to_numpy(dtype=np.float64)
     is_echo = attempts["protocol"].isin(ECHO).to_numpy()
     echo = attempts["flow_id"].map(_echo_loss(transfers)).to_numpy(dtype=np.float64)
-    ratio = np.select([is_udp, is_echo], [udp, echo], tcp)
+    ratio = np.where(is_udp, udp, np.where(is_echo, echo, tcp))
     return ratio, np.where(is_udp | is_echo, 0, counted[:, 0])
 
 

@@ -125,7 +125,7 @@ def prepared(
         lab, notes = placed_by_model(lab, traffic.flows, read_model(model), model)
     carried = mixed(files, traffic.flows, manner.mode, lab.topology)
     if carried.flows.empty:
-        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "traffic with TCP or UDP flows")
+        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "traffic with TCP, UDP or ICMP echo flows")
     flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
     loaded = multiplied(carried.over_sockets(placed.flows), traffic.messages, manner.load, manner.seed)
