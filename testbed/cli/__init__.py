@@ -21,10 +21,12 @@ COMMANDS = {
     "bench": "testbed.cli.bench:bench",
     "doctor": "testbed.cli.doctor:doctor",
     "flows": "testbed.cli.flows:flows",
+    "gate": "testbed.cli.gate:gate",
     "infer": "testbed.cli.infer:infer_command",
     "lab": "testbed.cli.lab:lab",
     "model": "testbed.cli.model:model",
     "report": "testbed.cli.report:report",
+    "trace": "testbed.cli.trace:trace",
     "up": "testbed.cli.up:up",
     "whatif": "testbed.cli.whatif:whatif",
 }

@@ -31,9 +31,9 @@ def workflow_commands(verdict: VerdictFile, layout: Layout) -> tuple[str, ...]:
     groups.sort(key=lambda group: (-max(f.verdict == "FAIL" for f in group), -len(group)))
     told = [_of_group(group, verdict, layout) for group in groups]
     if not told:
-        told = [_command("error" if verdict.verdict == "FAIL" else "warning", {}, verdict.reason)]
+        told = [command("error" if verdict.verdict == "FAIL" else "warning", {}, verdict.reason)]
     if len(told) > MOST:
-        more = _command("notice", {}, f"{len(told) - MOST} more in the summary")
+        more = command("notice", {}, f"{len(told) - MOST} more in the summary")
         told = [*told[:MOST], more]
     return tuple(told)
 
@@ -63,10 +63,11 @@ def _of_group(group: list[FindingEntry], verdict: VerdictFile, layout: Layout) -
     message = explained(first, flows=0)
     if len(group) > 1:
         message += "\nand: " + "; ".join(f.effect for f in group if f is not first)
-    return _command("error" if first.verdict == "FAIL" else "warning", properties, message)
+    return command("error" if first.verdict == "FAIL" else "warning", properties, message)
 
 
-def _command(kind: str, properties: dict[str, str], message: str) -> str:
+def command(kind: str, properties: dict[str, str], message: str) -> str:
+    """One workflow command (error, warning, notice) in which nothing of the texts can end it or begin another."""
     said = ",".join(f"{name}={_escaped(visible(value), _IN_PROPERTIES)}" for name, value in properties.items())
     text = visible(message) if len(message) <= LONGEST else visible(message)[:LONGEST] + "…"
     return f"::{kind}{' ' + said if said else ''}::{_escaped(text, _ESCAPES)}"

@@ -169,7 +169,8 @@ def _facts(verdict: VerdictFile, around: Around) -> Iterator[str]:
     yield from (f"- {prose(said)}" for said in around.hooks)
     if verdict.timings.total_s is not None:
         yield f"- Took {verdict.timings.total_s:.0f} s"
-    yield f"- Run {code(verdict.run_id)}" + (f", report: {code(around.report)}" if around.report else "")
+    if verdict.run_id:
+        yield f"- Run {code(verdict.run_id)}" + (f", report: {code(around.report)}" if around.report else "")
 
 
 def _flows(verdict: VerdictFile) -> Iterator[str]:

@@ -40,6 +40,12 @@ class Layout:
     configs: str = "configs"
     moved: Mapping[str, tuple[str, int]] = field(default_factory=dict, hash=False)
 
+    @classmethod
+    def of_lab(cls, folder: str) -> Layout:
+        """A lab that is a folder of the repository, "" or "." for its top."""
+        lab = "" if folder == "." else folder
+        return cls(lab, _joined(lab, "configs"))
+
     def path(self, file: str) -> str | None:
         """The path in the repository of a file by its path in the lab; None for what is not in it."""
         if file.startswith(CONFIGS):

@@ -60,6 +60,14 @@ class Repository:
             raise InvalidInput(self.root, 1, 1, f"the revision {revision!r}", expected) from None
         return found.decode("ascii").strip()
 
+    def has(self, revision: str) -> bool:
+        """Whether there is such a commit."""
+        try:
+            self.commit(revision)
+        except InvalidInput:
+            return False
+        return True
+
     def files(self, commit: str) -> Mapping[str, Blob]:
         """Every file of a commit, or of what is staged, by its path from the top; what is a submodule is left out."""
         if commit == NOTHING:

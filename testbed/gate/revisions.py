@@ -27,10 +27,11 @@ _OF_THE_BASE = ("policy.yaml", "traffic/")
 class Compared:
     """A lab and a change made from two revisions.
 
-    `changed` are the paths that differ below the lab; `notes` tell what of them is not tried. `captures` are those of a
+    `name` is the lab's own, `changed` are the paths that differ below it; `notes` tell what of them is not tried. `captures` are those of a
     lab outside of the repository, which are used where they lie.
     """
 
+    name: str
     lab: Path
     change: Path
     layout: Layout
@@ -39,7 +40,6 @@ class Compared:
     changed: tuple[str, ...]
     notes: tuple[str, ...] = ()
     captures: tuple[Path, ...] = ()
-    policy: Path | None = None
     is_empty: bool = False
 
     def located(self, error: InvalidInput) -> InvalidInput:
@@ -78,22 +78,29 @@ def chosen_lab(repository: Repository, lab: str | None, files: Mapping[str, Blob
     """
     labs = lab_folders(files)
     if lab is not None:
-        for start in (Path.cwd(), repository.root):
-            resolved = (start / lab).resolve()
-            if resolved.is_relative_to(repository.root.resolve()):
-                folder = resolved.relative_to(repository.root.resolve()).as_posix()
-                if folder in labs:
-                    return folder
+        folder = lab_named(repository, lab, labs)
+        if folder is not None:
+            return folder
         if (Path(lab) / LAB_FILE).is_file():
             return str(Path(lab).resolve())
         have = f": it has {', '.join(labs)}" if labs else ", which has none"
         raise InvalidInput(Path(lab), 1, 1, "no lab", f"a lab folder at this revision of the repository{have}")
-    touched = [each for each in labs if any(_below(path, each) is not None for path in changed)]
+    touched = [each for each in labs if any(below(path, each) is not None for path in changed)]
     if len(labs) == 1 or len(touched) == 1:
         return (touched or list(labs))[0]
     found = f"{len(touched) or 'no'} lab of {len(labs)} with changes" if labs else f"no {LAB_FILE}"
     have = f": {', '.join(touched or labs)}" if labs else ""
     raise InvalidInput(repository.root, 1, 1, found, f"--lab LAB to say which{have}")
+
+
+def lab_named(repository: Repository, name: str, labs: tuple[str, ...]) -> str | None:
+    """The lab of the repository that a path names, from the working directory or from the top; None for another."""
+    top = repository.root.resolve()
+    for start in (Path.cwd(), top):
+        path = (start / name).resolve()
+        if path.is_relative_to(top) and path.relative_to(top).as_posix() in labs:
+            return path.relative_to(top).as_posix()
+    return None
 
 
 def compared(
@@ -116,7 +123,7 @@ def compared(
     changed = changed_paths(before, after)
     chosen = chosen_lab(repository, lab, before, changed)
     change = work / "lab" / "changes" / f"{_short(base)}..{_short(head)}"
-    writer = _Writer(repository, work / "lab", change, kinds)
+    writer = Writer(repository, work / "lab", change, kinds)
     if Path(chosen).is_absolute():
         return _elsewhere(writer, Path(chosen), configs, (base, before), (head, after))
     return _inside(writer, "" if chosen == "." else chosen, (base, before), (head, after))
@@ -125,10 +132,10 @@ def compared(
 _Side = tuple[str, Mapping[str, Blob]]
 
 
-def _inside(writer: _Writer, folder: str, base: _Side, head: _Side) -> Compared:
+def _inside(writer: Writer, folder: str, base: _Side, head: _Side) -> Compared:
     """A lab that is part of the repository."""
-    layout = Layout(folder, f"{folder}/configs" if folder else "configs")
-    before, after = _relative(base[1], folder), _relative(head[1], folder)
+    layout = Layout.of_lab(folder)
+    before, after = relative(base[1], folder), relative(head[1], folder)
     changed = changed_paths(before, after)
     own = {path: blob for path, blob in before.items() if not path.startswith("changes/")}
     writer.lab_files(own, layout)
@@ -142,6 +149,7 @@ def _inside(writer: _Writer, folder: str, base: _Side, head: _Side) -> Compared:
         moved = writer.links(after[LAB_FILE], layout, _short(head[0]))
     layout = Layout(layout.lab, layout.configs, moved)
     return Compared(
+        writer.lab_file().name,
         writer.lab,
         writer.change,
         layout,
@@ -153,7 +161,7 @@ def _inside(writer: _Writer, folder: str, base: _Side, head: _Side) -> Compared:
     )
 
 
-def _elsewhere(writer: _Writer, lab: Path, configs: str | None, base: _Side, head: _Side) -> Compared:
+def _elsewhere(writer: Writer, lab: Path, configs: str | None, base: _Side, head: _Side) -> Compared:
     """A lab that lies elsewhere, on the repository's configs in the place of its own."""
     folder = "" if configs in (None, ".") else str(PurePosixPath(configs or ""))
     if configs is None and any(path.startswith("configs/") for path in base[1]):
@@ -162,7 +170,7 @@ def _elsewhere(writer: _Writer, lab: Path, configs: str | None, base: _Side, hea
     nodes = writer.lab_elsewhere(lab)
 
     def ours(files: Mapping[str, Blob]) -> dict[str, Blob]:
-        below = _relative(files, folder)
+        below = relative(files, folder)
         return {f"configs/{path}": blob for path, blob in below.items() if path.split("/")[0] in nodes and "/" in path}
 
     before, after = ours(base[1]), ours(head[1])
@@ -170,9 +178,9 @@ def _elsewhere(writer: _Writer, lab: Path, configs: str | None, base: _Side, hea
     writer.lab_files(before, layout)
     writer.changed_files(list(changed), before, after, layout)
     captures = tuple(sorted(p for p in (lab / "traffic").glob("*.pcap*") if p.is_file()))
-    policy = lab / "policy.yaml"
     told = tuple(str(layout.path(path)) for path in changed)
     return Compared(
+        writer.lab_file().name,
         writer.lab,
         writer.change,
         layout,
@@ -180,13 +188,12 @@ def _elsewhere(writer: _Writer, lab: Path, configs: str | None, base: _Side, hea
         head[0],
         told,
         captures=captures,
-        policy=policy if policy.is_file() else None,
         is_empty=not changed,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Writer:
+class Writer:
     """Puts files of a repository where a lab and a change are read from."""
 
     repository: Repository
@@ -207,8 +214,12 @@ class _Writer:
         for entry in lab.iterdir():
             if entry.name not in LAB_PARTS and not entry.name.startswith(".") and entry.is_file():
                 shutil.copyfile(entry, self.lab / entry.name)
+        return frozenset(self.lab_file().topology.nodes)
+
+    def lab_file(self) -> LabFile:
+        """The lab's lab.yaml by itself; InvalidInput."""
         try:
-            return frozenset(read_yaml(self.lab / LAB_FILE, LabFile).topology.nodes)
+            return read_yaml(self.lab / LAB_FILE, LabFile)
         except InvalidLab as error:
             raise InvalidInput.of(error) from None
 
@@ -246,16 +257,18 @@ class _Writer:
         return {f"{below}:{number}": (place, edit.line) for number, edit in enumerate(edits, start=2)}
 
 
-def _relative(files: Mapping[str, Blob], folder: str) -> dict[str, Blob]:
+def relative(files: Mapping[str, Blob], folder: str) -> dict[str, Blob]:
+    """The files below a folder, by their paths in it."""
     found = {}
     for path, blob in files.items():
-        below = _below(path, folder)
-        if below is not None:
-            found[below] = blob
+        inside = below(path, folder)
+        if inside is not None:
+            found[inside] = blob
     return found
 
 
-def _below(path: str, folder: str) -> str | None:
+def below(path: str, folder: str) -> str | None:
+    """A path relative to a folder ("" or ".": the top), None for what is not in it."""
     if folder in ("", "."):
         return path
     return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
