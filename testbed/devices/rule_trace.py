@@ -79,8 +79,8 @@ class Trace:
 
 
 @contextmanager
-def traced(box: Box, configs: Configs, flow: FiveTuple) -> Iterator[Trace]:
-    """Trace a flow as long as the block runs; raises RevertFailed when our table could not be removed.
+def traced(box: Box, configs: Configs, flows: FiveTuple | Sequence[FiveTuple]) -> Iterator[Trace]:
+    """Trace a flow, or several, as long as the block runs; raises RevertFailed when our table could not be removed.
 
     `configs` are the files on which the node runs, for the lines.  Raises Unsupported where the kernel
     cannot trace.
@@ -92,7 +92,8 @@ def traced(box: Box, configs: Configs, flow: FiveTuple) -> Iterator[Trace]:
     output.touch()
     name = f"trace{time.monotonic_ns()}"
     try:
-        box.run(["nft", "-f", "-"], stdin=marking(flow).encode())
+        marks = marking(flows) if isinstance(flows, FiveTuple) else marking(*flows)
+        box.run(["nft", "-f", "-"], stdin=marks.encode())
     except CommandFailed as failure:
         raise Unsupported(
             f"the kernel cannot trace packets ({failure.stderr.strip()})", "use ./lab test-kernel"
@@ -135,11 +136,19 @@ def _removed(box: Box) -> None:
             raise RevertFailed(f"the trace on {box.node.name}", failure.stderr) from failure
 
 
-def marking(flow: FiveTuple) -> str:
-    """An nft table that turns tracing on for a flow and its answers, wherever they enter or begin."""
+def marking(*flows: FiveTuple) -> str:
+    """An nft table that turns tracing on for flows and their answers, wherever they enter or begin."""
+    rules = [rule for flow in flows for rule in _marks(flow)]
+    chains = [
+        f"chain {hook} {{\ntype filter hook {hook} priority {PRIORITY}\n{chr(10).join(rules)}\n}}"
+        for hook in ("prerouting", "output")
+    ]
+    return f"table inet {TABLE} {{\n{chr(10).join(chains)}\n}}\n"
+
+
+def _marks(flow: FiveTuple) -> Iterator[str]:
     family = "ip6" if flow.source.version == 6 else "ip"
     protocol = PROTOCOLS.get(flow.protocol, str(flow.protocol))
-    rules = []
     for one, other, near, far in (
         (flow.source, flow.destination, flow.source_port, flow.destination_port),
         (flow.destination, flow.source, flow.destination_port, flow.source_port),
@@ -147,12 +156,7 @@ def marking(flow: FiveTuple) -> str:
         words = [f"{family} saddr {one} {family} daddr {other} meta l4proto {protocol}"]
         if flow.protocol in WITH_PORTS:
             words += [f"th {side} {port}" for side, port in (("sport", near), ("dport", far)) if port]
-        rules.append(" ".join([*words, "meta nftrace set 1"]))
-    chains = [
-        f"chain {hook} {{\ntype filter hook {hook} priority {PRIORITY}\n{chr(10).join(rules)}\n}}"
-        for hook in ("prerouting", "output")
-    ]
-    return f"table inet {TABLE} {{\n{chr(10).join(chains)}\n}}\n"
+        yield " ".join([*words, "meta nftrace set 1"])
 
 
 def read_trace(text: str, places: Mapping[tuple[str, str, int], int], configs: Configs) -> list[Step]:
