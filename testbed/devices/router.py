@@ -18,6 +18,7 @@ from testbed.errors import CommandFailed, Unsupported
 from topologies.model import Node
 
 DAEMON_PLACES = (Path("/usr/lib/frr"), Path("/usr/libexec/frr"))
+INTEGRATED = "service integrated-vtysh-config\n"
 FRR_FILES = frozenset({"frr.conf", "daemons"})
 _VRF = re.compile(r"(?:vrf (\S+)\s*$)|(?:(?:router|interface) .*\bvrf (\S+)\s*$)")
 _AT_LINE = re.compile(r"line (\d+)")
@@ -60,6 +61,8 @@ class Router(LinuxNode):
             candidate = box.home / "frr" / "candidate.conf"
             candidate.parent.mkdir(exist_ok=True)
             candidate.write_bytes(configs["frr.conf"])
+            # without it vtysh begins every complaint with one about that
+            candidate.with_name("vtysh.conf").write_text(INTEGRATED)
             try:
                 box.run(["vtysh", "-C", "-f", "/etc/frr/candidate.conf"])
             except CommandFailed as failure:
@@ -80,7 +83,7 @@ class Router(LinuxNode):
         etc = box.home / "frr"
         etc.mkdir(exist_ok=True)
         (box.home / "run" / "frr").mkdir(exist_ok=True)
-        (etc / "vtysh.conf").write_text("service integrated-vtysh-config\n")
+        (etc / "vtysh.conf").write_text(INTEGRATED)
         (etc / "frr.conf").write_bytes(configs.get("frr.conf", b""))
         box.spawn("zebra", [str(_programs() / "zebra"), *daemons_of(configs).argv("zebra")])
 

@@ -27,8 +27,8 @@ _OF_THE_BASE = ("policy.yaml", "traffic/")
 class Compared:
     """A lab and a change made from two revisions.
 
-    `name` is the lab's own, `changed` are the paths that differ below it; `notes` tell what of them is not tried. `captures` are those of a
-    lab outside of the repository, which are used where they lie.
+    `name` is the lab's own, `changed` are the paths that differ below it; `notes` tell what of them is not tried.
+    `captures` are those of a lab outside of the repository, which are used where they lie.
     """
 
     name: str
