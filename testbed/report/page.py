@@ -82,6 +82,8 @@ class Page:
     noise: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...]
     inputs: tuple[tuple[str, str], ...]
+    way_back: tuple[str, ...]
+    """Files of the run directory that hold the inverse change, for production."""
 
 
 def read_page(run: Path) -> Page:
@@ -116,7 +118,13 @@ def read_page(run: Path) -> Page:
         ),
         steps=_steps(verdict),
         inputs=_inputs(directory),
+        way_back=_way_back(run),
     )
+
+
+def _way_back(run: Path) -> tuple[str, ...]:
+    below = run / "rollback"
+    return tuple(path.relative_to(run).as_posix() for path in sorted(below.rglob("*")) if path.is_file())
 
 
 def _causes(directory: RunDirectory, verdict: VerdictFile) -> tuple[Cause, ...]:
