@@ -283,12 +283,22 @@ class TcpConversation:
 
     def _say(self, payload: bytes) -> None:
         """Send the message at the cursor."""
-        sock = self._sock
-        if sock is None:
+        if self._sock is None:
             return
         self._stage.notes.sent += 1
-        self.attempt.sent_octets += len(payload)
         self._cursor += 1
+        self._send(payload)
+
+    def _moved(self) -> None:
+        """There was progress."""
+        self._progress_ns = time.monotonic_ns()
+
+    def _send(self, payload: bytes) -> None:
+        """Put octets on the wire, behind what has not left yet."""
+        sock = self._sock
+        if sock is None or not payload:
+            return
+        self.attempt.sent_octets += len(payload)
         self._progress_ns = time.monotonic_ns()
         if self._out:
             self._out.append(memoryview(payload))

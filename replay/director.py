@@ -27,6 +27,8 @@ from replay.responder import Endpoint
 from replay.schedule import ECHO, TCP, FlowScript, Schedule
 from replay.servers import Listener, Servers
 from replay.shards import Mates, direct_targets, shard_of
+from replay.tls_conversation import tls_conversation
+from replay.tls_line import TlsClients, Trust
 
 LEAD_NS = 20_000_000
 """How long after it is told a window begins."""
@@ -38,8 +40,10 @@ _TIME_WAIT = Path("/proc/sys/net/ipv4/tcp_max_tw_buckets")
 MakeConversation = Callable[[Stage, FlowScript, Attempt], Conversation]
 
 
-def kind_of(script: FlowScript) -> MakeConversation:
+def kind_of(script: FlowScript, tls: TlsClients) -> MakeConversation:
     """What plays the client side of a flow; a new protocol is a kind of its own, and a line here."""
+    if script.tls is not None:
+        return tls_conversation(tls)
     if script.protocol in ECHO:
         return EchoConversation
     if script.protocol != TCP:
@@ -77,6 +81,7 @@ class Director:
         overrun_ns: int,
         mates: Mates | None = None,
         direct: frozenset[tuple[int, str, int]] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.schedule = schedule
         self.namespaces = Namespaces(namespaces)
@@ -85,6 +90,7 @@ class Director:
         self._listeners = listeners
         self._mates = mates or Mates()
         self._direct = direct
+        self._trust = trust or Trust()
         self.shared = bool(self._mates.lines)
 
     def run(self, channel: Channel) -> None:
@@ -97,6 +103,8 @@ class Director:
             _forgo_time_wait()
         self.servers.listen(self._listeners)
         self._share_out()
+        self.tls = TlsClients(self._trust)
+        self.tls.prepare(script.tls for script in (*self.scripts, *self.probes) if script.tls is not None)
         self._channel = channel
         self._playing: _Playing | None = None
         self.reactor.watch_level(channel.fileno(), self._on_command)
@@ -195,7 +203,7 @@ class _Playing:
             self.finished(script.flow_id)
             return
         self._make_room(script)
-        conversation = kind_of(script)(self, script, attempt)
+        conversation = kind_of(script, self._director.tls)(self, script, attempt)
         self._open[script.flow_id] = conversation
         self._director.servers.recogniser.started(script)
         conversation.start()

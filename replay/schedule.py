@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from replay.client_hello import TlsOffer
 from replay.flow_priority import PRIORITIES
 from replay.http_framing import one_request, one_response, tagged
 from replay.synthesis import synthesised
@@ -49,7 +50,8 @@ class FlowScript:
     """One flow to be re-enacted; a message's sequence is its index in `messages`.
 
     `tagged` flows are cleartext HTTP: every run of forward messages is one request that carries the
-    shadow header, and every run of reverse messages is one response.
+    shadow header, and every run of reverse messages is one response. With `tls` they are said inside TLS that the
+    client makes anew, offering that.
     """
 
     flow_id: str
@@ -64,6 +66,7 @@ class FlowScript:
     application: str
     priority: str
     tagged: bool = False
+    tls: TlsOffer | None = None
 
     @property
     def busy_ns(self) -> int:
@@ -185,7 +188,7 @@ def schedule(
             application=flow.application,
             priority=flow.priority,
         )
-        scripts.append(_as_http(script) if flow.application == "http" else script)
+        scripts.append(as_http(script) if flow.application == "http" else script)
         duration = max(duration, int((flow.end_ns - epoch) / speed))
     return Schedule(tuple(scripts), speed, duration, tuple(unplayable))
 
@@ -328,7 +331,7 @@ def _whole_first_line(pieces: list[Message]) -> tuple[Message, list[Message]]:
     return replace(pieces[0], payload=said), []
 
 
-def _as_http(script: FlowScript) -> FlowScript:
+def as_http(script: FlowScript) -> FlowScript:
     """The script with tagged requests when every turn is one request and one response."""
     marked: list[Message] = []
     for direction, run in groupby(script.messages, key=lambda message: message.direction):

@@ -22,8 +22,9 @@ from replay.played import PlayResult, ShardResult, joined
 from replay.schedule import Schedule
 from replay.servers import Listener
 from replay.shards import HOME, Lines, processors, shards_for
+from replay.tls_line import Trust
 
-__all__ = ["Listener", "Patience", "Play", "PlayResult", "Player", "PlayerFailed", "open_files"]
+__all__ = ["Listener", "Patience", "Play", "PlayResult", "Player", "PlayerFailed", "Trust", "open_files"]
 
 PlayerFailed = ChildFailed
 _DESCRIPTORS_OF_OUR_OWN = 200
@@ -36,8 +37,8 @@ class Player(ChildOwner):
     """The player processes of a whole run; enter it, `play` windows, leave it.
 
     `shards` says how many processes share the flows; left out, a load that one can carry gets one, a heavier one as
-    many as there are processors. Raises PlayerFailed when a process cannot start, or more flows are open at once
-    than RLIMIT_NOFILE permits (both ends of a flow are sockets of one process).
+    many as there are processors. `trust` is what clients of TLS trust. Raises PlayerFailed when a process cannot start,
+    or more flows are open at once than RLIMIT_NOFILE permits (both ends of a flow are sockets of one process).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Player(ChildOwner):
         patience: Patience | None = None,
         overrun_ns: int = 10_000_000_000,
         shards: int | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._schedule = schedule
         self._namespaces = dict(namespaces)
@@ -55,6 +57,7 @@ class Player(ChildOwner):
         self._patience = patience or Patience()
         self._overrun_ns = overrun_ns
         self._shards = shards or shards_for(_events_per_s(schedule), processors())
+        self._trust = trust
         self._realtime = False
         self._children: list[Child] = []
         self._check_descriptors(listeners)
@@ -84,6 +87,7 @@ class Player(ChildOwner):
                     self._overrun_ns,
                     mates,
                     direct,
+                    self._trust,
                 )
                 name = "player" if self._shards == 1 else f"player {shard}"
                 child = Child(name, director.run, keep=(*self._namespaces.values(), *mates.filenos))

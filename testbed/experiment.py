@@ -1,5 +1,7 @@
 """The what-if: build, converge, preflight, baseline, change under traffic, treatment, verdict, rollback, restored.
 
+Pairs of windows, where they are asked for, stand in the place of the treatment windows.
+
 The one composition point.  The reading order of `run` is the experiment's order; leaving its
 `ExitStack` is the clean-up.  It runs inside a sandbox and writes the run directory as it goes.
 """
@@ -24,11 +26,17 @@ from testbed.beside import Beside
 from testbed.beside_load import beside_load
 from testbed.beside_packets import beside_packets
 from testbed.change.apply import apply, refusals, revert
-from testbed.conclusion import Rollback, document, judged, not_applied, refused, tolerances
+from testbed.conclusion import Played, Rollback, blamed_on, document, judged, not_applied, refused, tolerances
 from testbed.devices.base import Device
 from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
 from testbed.link_instrument import calibration, needs_engine
-from testbed.measure import Gauge
+from testbed.measure import NO_PAIR, Gauge, Slot
+from testbed.measured_record import write_measured
+from testbed.pairs.alike import begin_alike
+from testbed.pairs.course import Course
+from testbed.pairs.judged import AS_IS_ARMS
+from testbed.pairs.judged import restored as restored_by_pairs
+from testbed.pairs.play import Alternation, Stopwatch
 from testbed.placement import END_POINTS, listeners
 from testbed.plan import Plan
 from testbed.preflight.judged import Preflown, alone, joined, preflown
@@ -39,6 +47,7 @@ from testbed.preflight.survey import surveyed
 from testbed.prepare import Case
 from testbed.shadow import Shadow, built
 from testbed.store import RunDirectory
+from testbed.tls_trust import trusted
 from topologies.model import Impairment
 
 READY_SECONDS = 120.0
@@ -51,6 +60,9 @@ STAND_IN = "stand_in"
 
 CHANGE_AT = 0.25
 """Where in the transition window the change is made: a quarter of the traffic has not seen it coming."""
+
+FORESEEN = "foresee"
+"""The step in which a run in pairs tells what it would find; worth keeping on the screen."""
 
 Tell = Callable[[str, str], None]
 """(step, what is going on), for whoever watches."""
@@ -135,6 +147,12 @@ class _Experiment:
     clock: Clock
     tell: Tell
     flown: Preflown | None = None
+    course: Course = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin the watch that a budget is held against."""
+        watch = Stopwatch(sum(self.clock.seconds.values()))
+        self.course = Course(self.case.flows, tolerances(self.case), self.plan, watch)
 
     def say(self, step: str, what: str) -> None:
         """Tell whoever watches, and the event log."""
@@ -142,14 +160,16 @@ class _Experiment:
         self.tell(step, what)
 
     def judge_change(self, gauge: Gauge, preflight: Preflight) -> Outcome:
-        """Preflight, baseline, change, preflight again, treatment, verdict, rollback, restored."""
-        self._fly(preflight, "baseline")
+        """Preflight, baseline, change, preflight again, treatment or pairs, verdict, rollback, restored."""
+        flown = self._fly(preflight, "baseline")
         self._windows(gauge, self.plan.before)
         problem = self._change(gauge)
         if problem is None:
             self._settle(gauge.shadow)
             flown = self._fly(preflight, "treatment")
             self._windows(gauge, self.plan.after)
+            problem = self._pairs(gauge) if self.plan.in_pairs else None
+        if problem is None:
             with self.clock.stretch("judge_s"):
                 self.say("judge", "")
                 judgement = alone(flown) if self.plan.preflight_only else joined(self._judged(gauge), flown)
@@ -161,17 +181,21 @@ class _Experiment:
 
     def conclude(self, gauge: Gauge, judgement: Judgement, rollback: Rollback) -> Outcome:
         """Write verdict.json as things stand."""
-        kpis = gauge.table() if gauge.measured else pd.DataFrame()
         text = document(
             self.case,
             self.directory.run_id,
             _now(),
             judgement,
             rollback,
-            kpis,
-            gauge.records(),
+            Played(
+                gauge.table() if gauge.measured else pd.DataFrame(),
+                gauge.records(),
+                self.course.paired if self.plan.in_pairs and gauge.measured else None,
+                [share.to_json() for share in self.case.sampled],
+            ),
             self.clock.seconds,
         )
+        write_measured(self.directory, gauge.records(), self.plan, self.flown.findings if self.flown else ())
         if self.flown is not None:
             text = text.model_copy(update={"preflight": self.flown.entry()})
         self.directory.write_json("verdict.json", text.document())
@@ -182,8 +206,41 @@ class _Experiment:
             self.say(
                 "replay", f"{role.value} window {number} of {len(roles)}" if len(roles) > 1 else f"{role.value} window"
             )
-            with self.clock.stretch("replay_s"):
-                gauge.window(role)
+            self._window(gauge, role)
+
+    def _window(
+        self, gauge: Gauge, role: Role, slot: Slot = NO_PAIR, during: Callable[[], None] = lambda: None
+    ) -> None:
+        started = time.monotonic()
+        with self.clock.stretch("replay_s"):
+            if self.plan.in_pairs:
+                slot = replace(slot, left=begin_alike(gauge.shadow))
+            gauge.window(role, during, slot)
+        self.course.windows_s.append(time.monotonic() - started)
+
+    def _pairs(self, gauge: Gauge) -> str | None:
+        """Tell what pairs would find, then play them; what went wrong when the change could not be made again."""
+        shadow = gauge.shadow
+
+        def ready() -> None:
+            with self.clock.stretch("converge_s"):
+                shadow.wait_ready(READY_SECONDS, lambda reason: self.say("settle", f"waiting for {reason}"))
+
+        with self.clock.stretch("judge_s"):
+            self.say(FORESEEN, self.course.planned(gauge))
+        alternation = Alternation(
+            shadow,
+            self.case.change,
+            lambda role, slot: self._window(gauge, role, slot),
+            lambda: self._settle(shadow),
+            ready,
+            lambda what: self.say("replay", what),
+        )
+        try:
+            return self.course.play(alternation)
+        except RevertFailed as failure:
+            self.conclude(gauge, self._judged(gauge), Rollback(done=False, restored=False, detail=str(failure)))
+            raise
 
     def _fly(self, preflight: Preflight, role: str) -> Preflown:
         """One flow of every class through the shadow, and all that the change may have opened."""
@@ -196,17 +253,23 @@ class _Experiment:
         return self.flown
 
     def _judged(self, gauge: Gauge) -> Judgement:
-        return judged(self.case, gauge.table(), self._counters(), gauge.records())
+        if not self.plan.in_pairs:
+            return judged(self.case, gauge.table(), self._counters(), gauge.records())
+        paired = self.course.judge(gauge)
+        self.directory.write_table("effects", paired.effects())
+        return blamed_on(self.case, paired.judgement, gauge.table(), self._counters())
 
     def _change(self, gauge: Gauge) -> str | None:
         """Make the change, while traffic runs if there is any; what went wrong, if it could not be."""
         problems: list[str] = []
 
         def change() -> None:
+            started = time.monotonic()
             try:
                 apply(gauge.shadow, self.case.change)
             except (CommandFailed, NotReady, Unsupported) as failure:
                 problems.append(str(failure))
+            self.course.change_s = time.monotonic() - started
 
         def change_amid() -> None:
             time.sleep(gauge.window_seconds * CHANGE_AT)
@@ -217,17 +280,18 @@ class _Experiment:
             change()
         else:
             self.say("change", f"{self.case.change.name}, while traffic runs")
-            with self.clock.stretch("replay_s"):
-                gauge.window(Role.TRANSITION, change_amid)
+            self._window(gauge, Role.TRANSITION, during=change_amid)
         return problems[0] if problems else None
 
     def _settle(self, shadow: Shadow) -> None:
         """Let protocols and health checks come to rest; what does not is the change's doing, not an error."""
+        started = time.monotonic()
         with self.clock.stretch("converge_s"):
             try:
                 shadow.wait_ready(SETTLE_SECONDS, lambda reason: self.say("settle", f"waiting for {reason}"))
             except NotReady as unsettled:
                 self.say("settle", f"goes on all the same: {unsettled}")
+        self.course.settle_s = time.monotonic() - started
 
     def _roll_back(self, gauge: Gauge, preflight: Preflight, judgement: Judgement) -> Outcome:
         self.say("rollback", self.case.change.name)
@@ -241,19 +305,23 @@ class _Experiment:
                 raise
             raise RevertFailed(self.case.change.name, str(failure)) from failure
         restored, detail = False, ""
-        for _ in range(RESTORED_TRIES):
+        for attempt in range(RESTORED_TRIES):
             if self.plan.preflight_only:
                 self._fly(preflight, "restored")
                 restored, detail = answered_as_before(preflight.passes)
             else:
-                self._windows(gauge, self.plan.restoration)
+                # where the last window of the pairs came after a rollback, it is a restored one already
+                if attempt or gauge.measured[-1].slot.arm not in AS_IS_ARMS:
+                    self._windows(gauge, self.plan.restoration)
                 with self.clock.stretch("judge_s"):
-                    restored, detail = judge_restored(
-                        gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
-                    )
+                    restored, detail = self._restored(gauge, last_only=attempt > 0)
             if restored:
                 break
         return self.conclude(gauge, judgement, Rollback(done=True, restored=restored, detail=detail))
+
+    def _restored(self, gauge: Gauge, *, last_only: bool) -> tuple[bool, str]:
+        asked = gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
+        return restored_by_pairs(*asked, last_only=last_only) if self.plan.in_pairs else judge_restored(*asked)
 
     def _counters(self) -> pd.DataFrame:
         return self.directory.read_table("counters")
@@ -285,7 +353,11 @@ def _player(case: Case, shadow: Shadow, survey: Survey) -> Player:
     )
     spaces = {node: fd for node, fd in shadow.namespaces().items() if node in _end_points(shadow)}
     return Player(
-        replace(case.schedule, probes=survey.scripts), spaces, listeners(case.lab, case.flows, case.configs), patience
+        replace(case.schedule, probes=survey.scripts),
+        spaces,
+        listeners(case.lab, case.flows, case.configs),
+        patience,
+        trust=trusted(shadow),
     )
 
 

@@ -101,6 +101,12 @@ def listeners(lab: Lab, flows: pd.DataFrame, configs: Mapping[str, Mapping[str, 
 
 def translations(rules: bytes, flow_address: str, port: int, protocol: int) -> str | None:
     """The address a DNAT rule gives a destination, or None; the first rule that matches decides."""
+    found = translated(rules, flow_address, port, protocol)
+    return found[0] if found else None
+
+
+def translated(rules: bytes, flow_address: str, port: int, protocol: int) -> tuple[str, int] | None:
+    """The same with the port, which many rules leave as it is."""
     name = {TCP: "tcp", UDP: "udp"}.get(protocol, "")
     for rule in parse_rules(rules.decode(errors="replace")):
         target = _DNAT.search(rule.text)
@@ -111,7 +117,7 @@ def translations(rules: bytes, flow_address: str, port: int, protocol: int) -> s
                 _holds(key, value, flow_address, name, port) != bool(negated)
                 for negated, key, value in _WANTED.findall(rule.text)
             ):
-                return _first_address(target[1])
+                return _first_address(target[1]), _first_port(target[1], port)
         except ValueError:
             # a name where we expect a number: another rule may still tell
             continue
@@ -135,6 +141,12 @@ def _first_address(text: str) -> str:
     bracketed = re.match(r"\[([^\]]+)\]", text)
     inner = bracketed[1] if bracketed else text.rsplit(":", 1)[0] if text.count(":") == 1 else text
     return str(ip_address(inner.split("-")[0]))
+
+
+def _first_port(text: str, otherwise: int) -> int:
+    """The port in `ADDRESS:PORT[-PORT]`, if there is one."""
+    named = re.search(r"\]:(\d+)" if text.startswith("[") else r"^[^:]+:(\d+)", text)
+    return int(named[1]) if named else otherwise
 
 
 def of_one_wire(text: str) -> bool:

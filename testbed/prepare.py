@@ -17,6 +17,7 @@ from replay.packet_mode.plan import PacketPlan
 from replay.packets import read_packets
 from replay.sampling import Share
 from replay.schedule import Schedule, schedule
+from replay.tls_terminated import terminated
 from testbed.background import Load
 from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
@@ -28,6 +29,7 @@ from testbed.packet_flows import Manner, Mode, mixed
 from testbed.placement import Placed, node_of, place
 from testbed.placement_by_model import placed_by_model
 from testbed.policy import Policy, read_policy, tagged
+from testbed.tls_ends import ends_tls
 from testbed.traffic import CAPTURE, read_flows
 from topologies.imported import Note
 from topologies.load import Lab
@@ -125,7 +127,8 @@ def prepared(
         lab, notes = placed_by_model(lab, traffic.flows, read_model(model), model)
     carried = mixed(files, traffic.flows, manner.mode, lab.topology)
     if carried.flows.empty:
-        raise InvalidInput(files[0], 1, 1, f"{traffic.packets} packets and no flow", "traffic with TCP, UDP or ICMP echo flows")
+        nothing = f"{traffic.packets} packets and no flow"
+        raise InvalidInput(files[0], 1, 1, nothing, "traffic with TCP, UDP or ICMP echo flows")
     flows = classified(carried.flows, [flow_rule(rule) for rule in rules.classes])
     placed = place(flows, lab.topology, files)
     loaded = multiplied(carried.over_sockets(placed.flows), traffic.messages, manner.load, manner.seed)
@@ -136,6 +139,8 @@ def prepared(
         lambda address: node_of(lab.topology, address),
         speed or rules.speed,
     )
+    configs = {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes}
+    plan = terminated(plan, ends_tls(lab.topology, configs))
     unplayable = {**loaded.left_out, **dict(plan.unplayable)}
     as_packets = carried.as_packets(placed.flows, unplayable)
     packets = carried.plan(as_packets, placed.flows, lab.topology, plan.speed)
@@ -156,7 +161,7 @@ def prepared(
         Placed(playable, {**placed.left_out, **carried.left_out, **unplayable}),
         plan,
         dict(traffic.skipped),
-        {n.name: {file: path.read_bytes() for file, path in n.configs.items()} for n in lab.topology.nodes},
+        configs,
         packets,
         tuple(placed_loads(manner.background, lab.topology, placed.flows)),
         manner,

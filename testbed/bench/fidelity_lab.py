@@ -171,13 +171,13 @@ def refusals(flows: Iterable[_Asked]) -> dict[int, list[str]]:
         rules.setdefault(version, []).extend(
             _rule(version, outcome, detail, some) for some in _batched(sorted(numbers), _PORTS_IN_A_RULE)
         )
-    for line, version in _echo_refusals(flows):
-        rules.setdefault(version, []).append(line)
+    for family, line in _echo_refusals(flows):
+        rules.setdefault(family, []).append(line)
     return rules
 
 
-def _echo_refusals(flows: Iterable[_Asked]) -> Iterator[tuple[str, int]]:
-    """A rule, with its IP version, for every pair of addresses between which no echo was answered."""
+def _echo_refusals(flows: Iterable[_Asked]) -> Iterator[tuple[int, str]]:
+    """A rule, behind its IP version, for every pair of addresses between which no echo was answered."""
     met: dict[tuple[str, str], set[str]] = {}
     for flow in flows:
         if flow.protocol in ECHO:
@@ -188,7 +188,7 @@ def _echo_refusals(flows: Iterable[_Asked]) -> Iterator[tuple[str, int]]:
         version = ip_address(target).version
         name, kind = ("icmp", "--icmp-type 8") if version == 4 else ("ipv6-icmp", "--icmpv6-type 128")
         end = "DROP" if "unanswered" in outcomes else f"REJECT --reject-with {_DENIALS[version, TCP]}"
-        yield f"-A FORWARD -s {source} -d {target} -p {name} {kind} -j {end}", version
+        yield version, f"-A FORWARD -s {source} -d {target} -p {name} {kind} -j {end}"
 
 
 _PORTS_IN_A_RULE = 15

@@ -137,6 +137,12 @@ def _exists(box: Box, path: str) -> bool:
         return False
 
 
+def authority_of(box: Box) -> str:
+    """The lab's authority as PEM, "" where no node has needed one yet."""
+    certificate = box.home.parents[1] / AUTHORITY / "ca.pem"
+    return certificate.read_text(encoding="ascii") if certificate.exists() else ""
+
+
 def _authority(box: Box) -> tuple[bytes, bytes]:
     """The lab's certificate and key, the same for all of its nodes."""
     folder = box.home.parents[1] / AUTHORITY

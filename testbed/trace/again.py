@@ -18,6 +18,7 @@ from testbed.devices.base import Device
 from testbed.errors import InvalidInput, NotReady, RevertFailed, Unsupported
 from testbed.placement import END_POINTS, listeners
 from testbed.shadow import Shadow, built
+from testbed.tls_trust import trusted
 from testbed.trace.journey import Ended, Journey, Trace, TracedFlow
 from testbed.trace.parted import culprits, parting
 from testbed.trace.sent import Sender, capture_points
@@ -119,4 +120,4 @@ def _player(wanted: Wanted, shadow: Shadow, end_points: list[str]) -> Player:
     spaces = {node: fd for node, fd in shadow.namespaces().items() if node in end_points}
     script = replace(wanted.script, start_ns=0)
     only = Schedule((), case.schedule.speed, script.busy_ns, probes=(script,))
-    return Player(only, spaces, listeners(case.lab, case.flows, case.configs), patience)
+    return Player(only, spaces, listeners(case.lab, case.flows, case.configs), patience, trust=trusted(shadow))
