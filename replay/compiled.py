@@ -1,7 +1,7 @@
-"""The numbering of five-tuples by compiled code, where a C compiler is at hand: the numbers of replay.tuples, sooner.
+"""Compiled code where a C compiler is at hand, and the numbering of five-tuples by it: as replay.tuples, sooner.
 
 The code is compiled once, into the user's cache, by the name of what is in it. Without a compiler, or where the cache
-cannot be written (or there is no home folder), `numbering` gives the one that needs neither.
+cannot be written (or there is no home folder), there is none, and what does without it gives the same.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from replay.columns import Int64, UInt8
 from replay.tuples import WORDS, Ends, Numbered, Numbering, Words
 
 SWITCH = "TESTBED_COMPILED"
 """The environment variable that, set to 0, leaves compiled code out."""
+_SOURCES = ("chain.c", "headers.c", "tuples.c")
 _FLAGS = ("-O2", "-shared", "-fPIC", "-std=c11", "-D_DEFAULT_SOURCE")
 _COMPILE_S = 60
 _FEWEST = 1024
@@ -40,16 +44,19 @@ def compiled() -> ctypes.CDLL | None:
     compiler = shutil.which("cc")
     if os.environ.get(SWITCH) == "0" or compiler is None:
         return None
-    source = files("replay").joinpath("static", "tuples.c").read_bytes()
-    name = sha256(source + " ".join(_FLAGS).encode() + os.uname().machine.encode()).hexdigest()[:16]
+    static = files("replay").joinpath("static")
+    sources = {name: static.joinpath(name).read_bytes() for name in _SOURCES}
+    said = " ".join((*_FLAGS, os.uname().machine)).encode()
     try:
-        folder = _cache()
-        library = folder / f"tuples-{name}.so"
+        library = _cache() / f"replay-{sha256(said + b''.join(sources.values())).hexdigest()[:16]}.so"
         if not library.exists():
-            _compile(compiler, source, library)
-        return ctypes.CDLL(str(library))
+            _compile(compiler, sources, library)
+        loaded = ctypes.CDLL(str(library))
     except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
+    for counts in (loaded.number_tuples, loaded.ordinary_headers):
+        counts.restype = ctypes.c_int64
+    return loaded
 
 
 def _cache() -> Path:
@@ -62,11 +69,12 @@ def _cache() -> Path:
     return folder
 
 
-def _compile(compiler: str, source: bytes, library: Path) -> None:
+def _compile(compiler: str, sources: Mapping[str, bytes], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as name:
-        code, made = Path(name) / "tuples.c", Path(name) / "tuples.so"
-        code.write_bytes(source)
-        argv = [compiler, *_FLAGS, "-o", str(made), str(code)]
+        code, made = [Path(name) / source for source in sources], Path(name) / "made.so"
+        for path, octets in zip(code, sources.values(), strict=True):
+            path.write_bytes(octets)
+        argv = [compiler, *_FLAGS, "-o", str(made), *map(str, code)]
         subprocess.run(argv, check=True, capture_output=True, timeout=_COMPILE_S, stdin=subprocess.DEVNULL)
         made.replace(library)
 
@@ -76,7 +84,6 @@ class CompiledNumbering:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        self._library.number_tuples.restype = ctypes.c_int64
         self._seed = ctypes.c_uint64(int.from_bytes(os.urandom(8), "little"))
         self._count = 0
         self._words: Words = np.zeros((_FEWEST, WORDS), np.uint64)
@@ -101,7 +108,7 @@ class CompiledNumbering:
         self._count = int(
             self._library.number_tuples(
                 ctypes.c_int64(rows),
-                *map(_address, (*columns, numbers, sources, self._words, self._slots)),
+                *map(address, (*columns, numbers, sources, self._words, self._slots)),
                 ctypes.c_uint64(len(self._slots) - 1),
                 self._seed,
                 ctypes.c_int64(self._count),
@@ -114,10 +121,10 @@ class CompiledNumbering:
         order, begins = np.empty(len(numbers), np.int64), np.zeros(self._count + 1, np.int64)
         self._library.rows_by_number(
             ctypes.c_int64(len(numbers)),
-            _address(np.ascontiguousarray(numbers)),
+            address(np.ascontiguousarray(numbers)),
             ctypes.c_int64(self._count),
-            _address(begins),
-            _address(order),
+            address(begins),
+            address(order),
         )
         return order
 
@@ -146,12 +153,13 @@ class CompiledNumbering:
         self._slots = np.zeros(1 << max(least, 2 * self._count, 2 * _FEWEST).bit_length(), np.int32)
         self._library.place_tuples(
             ctypes.c_int64(self._count),
-            _address(self._words),
-            _address(self._slots),
+            address(self._words),
+            address(self._slots),
             ctypes.c_uint64(len(self._slots) - 1),
             self._seed,
         )
 
 
-def _address(column: np.ndarray) -> ctypes.c_void_p:
+def address(column: npt.NDArray[Any]) -> ctypes.c_void_p:
+    """Where a contiguous column begins; the caller keeps it alive for as long as compiled code reads it."""
     return ctypes.c_void_p(column.ctypes.data)

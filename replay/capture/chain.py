@@ -2,12 +2,15 @@
 
 Walking such a chain is one dependent read after another, which an interpreter does slowly. So starts are guessed at
 even distances, all stretches are walked together, and a stretch counts only when the one before it ends exactly where
-it begins; where it does not, that part is walked one by one. A wrong guess costs time, never a record.
+it begins; where it does not, that part is walked one by one. A wrong guess costs time, never a record. Where
+compiled code can be had (replay.compiled), that takes the steps, in fewer and longer stretches.
 """
 
 from __future__ import annotations
 
+import ctypes
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from replay.columns import Bool, Int64, UInt8, UInt32
+from replay.compiled import address, compiled
 
 _MOST_LANES, _LEAST_LANES, _LANE_OCTETS = 256, 8, 1 << 18
+_COMPILED_LANE_OCTETS = 1 << 19
 _GUESS_OCTETS = 2048
 _STEPS_A_LOOK, _MOST_STEPS = 16, 1 << 13
 _FIRST_SEARCH_OCTETS, _MOST_SEARCH_OCTETS = 1 << 12, 1 << 20
@@ -53,9 +58,16 @@ def followed(data: UInt8, begin: int, end: int, links: Links) -> Int64:
 
     They are records only as far as every one of them is whole and right: that is the caller's to check.
     """
+    library = compiled()
     words = overlapping_words(data, links.order)
-    starts = _guesses(words, begin, end, links)
-    runs, reached = _walked_together(words, starts, end, links) if len(starts) else ([], [])
+    starts = _guesses(words, begin, end, links, _LANE_OCTETS if library is None else _COMPILED_LANE_OCTETS)
+    if library is not None and begin < end:
+        starts = starts if len(starts) else np.array([begin])
+        runs, reached = _walked_by(library, data, starts, end, links)
+    elif len(starts):
+        runs, reached = _walked_together(words, starts, end, links)
+    else:
+        runs, reached = [], []
     lane_of = {start: lane for lane, start in enumerate(starts.tolist())}
     parts: list[Int64] = []
     at = begin
@@ -95,8 +107,8 @@ def _walked(data: UInt8, at: int, end: int, links: Links, known: dict[int, int])
     return np.array(positions, np.int64), at
 
 
-def _guesses(words: UInt32, begin: int, end: int, links: Links) -> Int64:
-    lanes = min((end - begin) // _LANE_OCTETS, _MOST_LANES)
+def _guesses(words: UInt32, begin: int, end: int, links: Links, least_octets: int) -> Int64:
+    lanes = min((end - begin) // least_octets, _MOST_LANES)
     if lanes < _LEAST_LANES:
         return np.zeros(0, np.int64)
     lane_octets = (end - begin) // lanes
@@ -126,3 +138,26 @@ def _walked_together(words: UInt32, starts: Int64, end: int, links: Links) -> tu
     lanes = np.ascontiguousarray(table.T)
     runs = [lane[:count] for lane, count in zip(lanes, counts.tolist(), strict=True)]
     return runs, table[counts, np.arange(len(starts))].tolist()
+
+
+def _walked_by(
+    library: ctypes.CDLL, data: UInt8, starts: Int64, end: int, links: Links
+) -> tuple[list[Int64], list[int]]:
+    """As `_walked_together`, with a step of one lane after a step of another."""
+    if end + links.length_at + 4 > len(data):
+        raise ValueError(f"{len(data)} octets to follow records up to {end}")
+    stops, reached, counts = np.append(starts[1:], end), starts.copy(), np.zeros(len(starts), np.int64)
+    room = int((stops - starts).max()) // links.least + 1
+    positions = np.empty((len(starts), room), np.int64)
+    library.follow_lanes(
+        address(data),
+        ctypes.c_int64(len(starts)),
+        address(reached),
+        address(stops),
+        *map(ctypes.c_int64, (links.length_at, links.added, links.least)),
+        ctypes.c_int((links.order == "<") != (sys.byteorder == "little")),
+        address(positions),
+        ctypes.c_int64(room),
+        address(counts),
+    )
+    return [lane[:count] for lane, count in zip(positions, counts.tolist(), strict=True)], reached.tolist()

@@ -6,6 +6,7 @@ Knows no file format and no flow. References: RFC 791, 8200, 9293, 768, 792, 444
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,10 +15,12 @@ import numpy.typing as npt
 
 from replay.capture.records import Records
 from replay.columns import ICMP, ICMPV6, TCP, UDP, Int64, Packets, Quotes, UInt8
+from replay.compiled import compiled
 from replay.headers.fragments import MOST_HEADS, REASSEMBLY_NS, Heads, attributed, identities
 from replay.headers.ip import IpHeaders, ip_headers
 from replay.headers.link import NIBBLE, link_kinds, to_network
 from replay.headers.octets import Octets
+from replay.headers.ordinary import merged, ordinary_packets
 from replay.headers.reasons import Reasons
 from replay.headers.transport import ICMP_OCTETS, is_echo, transport_headers
 from replay.headers.tunnels import Extent, Identity, unwrapped
@@ -31,13 +34,15 @@ _ACK = 0x10
 class Decoder:
     """Decodes the chunks of one stream; what is not a TCP, UDP or ICMP packet over IP is counted by reason.
 
-    With `inner`, a tunnel's packet is replaced by the one inside. Between chunks it keeps the latest first fragments
+    With `inner`, a tunnel's packet is replaced by the one inside. Ordinary packets are read by compiled code where
+    `library` has it, all others here. Between chunks it keeps the latest first fragments
     (MOST_HEADS, 60 s), so that the later ones are told apart by what their first one says.
     """
 
     inner: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
     rows: int = 0
+    library: ctypes.CDLL | None = field(default_factory=compiled)
     _heads: Heads | None = None
     _piecemeal: dict[Identity, None] = field(default_factory=dict)
 
@@ -47,26 +52,40 @@ class Decoder:
         Returns them with the number of records they were made from. Records before the row `awaited_from` do not
         wait: they are orphans by now.
         """
-        table = _Headers(records, self.inner, self._heads, self._piecemeal)
-        until = _decided(table, awaited_from)
-        if until < len(records):
-            records = records.taken(slice(0, until))
-            table = _Headers(records, self.inner, self._heads, self._piecemeal)
+        ordinary, rows = None, np.arange(len(records))
+        if self.library is not None and not self.inner:
+            ordinary, rows = ordinary_packets(self.library, records)
+        table = self._headers(records, rows)
+        until = _decided(table, int(np.searchsorted(rows, awaited_from)))
+        used = len(records) if until == len(rows) else int(rows[until])
+        if used < len(records):
+            rows = rows[:until]
+            table = self._headers(records, rows)
         table.reasons.fail_rows(table.waiting, "orphan_fragment")
         keep = table.reasons.kept()
-        packets = _packets(table, keep, self._heads, self.rows)
-        self._remember(table, keep)
+        is_kept = np.ones(used, np.bool_)
+        is_kept[rows] = table.reasons.good()
+        kept = np.flatnonzero(is_kept)
+        place = np.searchsorted(kept, rows[keep])
+        packets = _packets(table, keep, place, self._heads, self.rows)
+        self._remember(table, keep, place)
+        if ordinary is not None:
+            packets = merged(ordinary, rows[keep], packets, kept, place)
         self.skipped.update(table.reasons.counter())
         self.rows += len(packets)
-        return packets, len(records)
+        return packets, used
 
-    def _remember(self, table: _Headers, keep: Int64) -> None:
+    def _headers(self, records: Records, rows: Int64) -> _Headers:
+        chosen = records if len(rows) == len(records) else records.taken(rows)
+        return _Headers(chosen, self.inner, self._heads, self._piecemeal)
+
+    def _remember(self, table: _Headers, keep: Int64, place: Int64) -> None:
         ip, time_ns = table.ip, table.records.time_ns
-        place = np.flatnonzero(ip.more[keep] & (ip.fragment_octets[keep] == 0))
-        if not len(place):
+        first = np.flatnonzero(ip.more[keep] & (ip.fragment_octets[keep] == 0))
+        if not len(first):
             return
-        rows = keep[place]
-        heads = Heads(identities(ip, rows), time_ns[rows], table.transport.taken(rows), self.rows + place)
+        rows = keep[first]
+        heads = Heads(identities(ip, rows), time_ns[rows], table.transport.taken(rows), self.rows + place[first])
         if self._heads is not None:
             heads = heads.after(self._heads)
         recent = np.flatnonzero(heads.time_ns >= heads.time_ns.max() - REASSEMBLY_NS)
@@ -106,18 +125,19 @@ def _decided(table: _Headers, awaited_from: int) -> int:
     return until
 
 
-def _packets(table: _Headers, keep: Int64, heads: Heads | None, rows_before: int) -> Packets:
+def _packets(table: _Headers, keep: Int64, place: Int64, heads: Heads | None, rows_before: int) -> Packets:
+    """The kept rows, whose places among the chunk's packets are given."""
     records, ip, transport = table.records, table.ip, table.transport
     count = len(records)
     protocol = ip.protocol[keep]
     fragmented = bool((ip.fragment_octets[keep] > 0).any())
     if not fragmented:
-        said, datagram, beyond = transport.taken(keep), np.arange(len(keep)), np.zeros(len(keep), np.int32)
+        said, datagram, beyond = transport.taken(keep), place, np.zeros(len(keep), np.int32)
         sequence, tcp_flags, header = said.sequence, said.tcp_flags, said.header_octets
     else:
         first = table.first[keep]
         row_of = np.zeros(count + (len(heads) if heads is not None else 0), np.int64)
-        row_of[keep] = np.arange(len(keep))
+        row_of[keep] = place
         known = transport
         if heads is not None:
             row_of[count:] = heads.row - rows_before
@@ -151,7 +171,7 @@ def _packets(table: _Headers, keep: Int64, heads: Heads | None, rows_before: int
         icmp_code=said.icmp_code,
         datagram=datagram,
         fragment_octets=beyond,
-        quotes=_quotes(table, keep),
+        quotes=_quotes(table, keep, place),
         data=records.data,
     )
 
@@ -162,7 +182,7 @@ def _rows(addresses: UInt8, rows: Int64) -> UInt8:
     return whole[rows].view(np.uint8).reshape(-1, 16)
 
 
-def _quotes(table: _Headers, keep: Int64) -> Quotes:
+def _quotes(table: _Headers, keep: Int64, place: Int64) -> Quotes:
     ip, octets, protocol = table.ip, table.octets, table.ip.protocol[keep]
     packet = np.flatnonzero((protocol == ICMP) | (protocol == ICMPV6))
     protocol, kind = protocol[packet], table.transport.icmp_type[keep[packet]]
@@ -182,7 +202,7 @@ def _quotes(table: _Headers, keep: Int64) -> Quotes:
     source, destination = np.where(other, 0, source), np.where(other, 0, destination)
     kept = reasons.kept()
     return Quotes(
-        packet=packet[kept],
+        packet=place[packet[kept]],
         protocol=quoted.protocol[kept],
         version=quoted.version[kept],
         source_address=quoted.source[kept],
