@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -127,18 +128,27 @@ def _cell(trace: Trace, journey: Journey, at: tuple[int, int] | None, after: boo
     mark = "▶ " if marked else "  "
     style = _BAD if ends else _PARTING if marked else "bold"
     head = Text.assemble((mark, _PARTING), (hop.node, style), f" {hop.kind}  {_ways(hop)}", (f"  {_time(hop)}", _DIM))
-    lines: list[Text] = [head]
+    lines: list[RenderableType] = [head]
     if hop.translation:
-        lines.append(Text(f"    {hop.translation}", style="magenta"))
+        lines.append(_indented(Text(hop.translation, style="magenta")))
     for one in hop.decisions:
-        place = f" [{one.place}]" if one.place else ""
+        place = f" {one.place}" if one.place else ""
         bad = one.verdict.lower().startswith(("drop", "reject"))
-        lines.append(Text(one_line(f"{one.what}{place} {one.text}"), style="red" if bad else ""))
-        lines[-1] = Text("    ").append_text(lines[-1])
+        lines.append(_indented(Text(one_line(f"{one.what}{place}  {one.text}"), style="red" if bad else "")))
     if ends:
-        lines.append(Text(one_line(f"    ✗ {journey.end.how.value}: {journey.end.reason}"), style=_BAD))
-        lines[-1] = Text("    ").append_text(Text(lines[-1].plain.strip(), style=_BAD))
+        lines.append(_indented(Text(one_line(_how(journey, hop)), style=_BAD)))
     return Group(*lines)
+
+
+def _how(journey: Journey, hop: Hop) -> str:
+    """How it ended, and why where no decision above says it already."""
+    end = journey.end
+    said = any(one == end.decision and one.text in end.reason for one in hop.decisions)
+    return f"✗ {end.how.value}" if said or not end.reason else f"✗ {end.how.value}: {end.reason}"
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 4))
 
 
 def _ways(hop: Hop) -> str:
@@ -149,8 +159,8 @@ def _ways(hop: Hop) -> str:
 
 def _time(hop: Hop) -> str:
     at = hop.entered_ns if hop.entered_ns is not None else hop.left_ns
-    counts = [str(n) for n, way in ((hop.packets_in, hop.entered), (hop.packets_out, hop.left)) if way]
-    return f"{(at or 0) / 1e6:+.3f} ms, {'/'.join(counts)} packets"
+    counts = [n for n, way in ((hop.packets_in, hop.entered), (hop.packets_out, hop.left)) if way]
+    return f"{(at or 0) / 1e6:+.3f} ms, {'/'.join(map(str, counts))} packet{'' if max(counts) == 1 else 's'}"
 
 
 def _end(journey: Journey) -> Text:

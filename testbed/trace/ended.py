@@ -79,8 +79,13 @@ def ended(legs: Sequence[Followed], connections: Sequence[Connection], witness: 
         if found is not None:
             return found
     for number, one in enumerate(legs):
-        if one.leg.direction != FORWARD and one.lost is not None:
-            return _stopped(number, one, one.lost.at, one.lost.sighting, witness)
+        if one.leg.direction == FORWARD:
+            continue
+        told = _told_by_icmp(number, one, connections[one.leg.connection], witness)
+        if told is not None:
+            return told
+        if (at := _unfinished(one, witness)) is not None:
+            return _stopped(number, one, *at, witness)
     if witness.completed or (not answered and not tcp):
         return replace(delivered, reason="" if witness.completed else f"no answer came ({witness.error})")
     node = last.hops[-1].node
@@ -107,11 +112,24 @@ def _on_the_way(number: int, one: Followed, own: Connection, witness: Witness) -
     return None
 
 
+def _unfinished(one: Followed, witness: Witness) -> tuple[int, Sighting] | None:
+    """Where an answer was seen last that did not come to whom it was for."""
+    if one.lost is not None:
+        return one.lost.at, one.lost.sighting
+    hop = one.leg.hops[-1]
+    owner = witness.topology.owner(hop.sent_as.destination)
+    if owner is not None and owner.name == hop.node:
+        return None
+    return len(one.points) - 1, one.last
+
+
 def _told_by_icmp(number: int, one: Followed, own: Connection, witness: Witness) -> End | None:
-    """By an ICMP error; an answer that was too big is the business of the other direction."""
+    """By an ICMP error that quotes a packet of this direction."""
+    names = {sent.packet for sent in own.way(one.leg.direction)}
     for sighting in own.errors:
         error = sighting.error
-        assert error is not None
+        if error is None or error.quoted not in names:
+            continue
         known = _WORDS_4 if sighting.packet.protocol == ICMP else _WORDS_6
         said = known.get((error.kind, error.code), f"ICMP type {error.kind} code {error.code}")
         if said in _TOO_BIG:
@@ -160,7 +178,7 @@ def _stopped(number: int, one: Followed, at: int, packet: Sighting, witness: Wit
     left = one.leg.hops[hop].left
     mtu = witness.mtu_octets.get((node, left), 0) if left else 0
     if left and mtu and packet.octets > mtu:
-        said = f"a packet of {packet.octets} octets for {left}, whose MTU is {mtu}"
+        said = f"{packet.octets} octets at once for {left}, whose MTU is {mtu}, and no ICMP error came to be heeded"
         return replace(end, how=Ended.TOO_BIG, interface=left, reason=said)
     if packet.hop_limit <= 1:
         return replace(end, how=Ended.HOP_LIMIT, reason="hop limit exceeded")

@@ -83,11 +83,15 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """One direction as a leg, its points in order, and the first packet lost on the way, if one was for good."""
+    """One direction as a leg, its points in order, and the first packet lost on the way, if one was for good.
+
+    `last` is the first packet at the last point; `looped` tells that a packet passed a point twice.
+    """
 
     leg: Leg
     points: tuple[Point, ...]
     lost: Lost | None
+    last: Sighting
     looped: bool
 
 
@@ -125,7 +129,7 @@ def followed(
     chain = [at[p] for p in points]
     looped = any(len({one.hop_limit for one in seen if one.mark == seen[0].mark}) > 1 for seen in chain)
     leg = Leg(number, direction, tuple(hops), sum(_missing(a, b) for a, b in pairwise(chain)))
-    return Followed(leg, points, _first_lost(chain), looped)
+    return Followed(leg, points, _first_lost(chain), chain[-1][0], looped)
 
 
 def _grouped(points: Iterable[Point]) -> list[tuple[str, list[Point]]]:

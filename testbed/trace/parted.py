@@ -7,14 +7,14 @@ A line of the change at that point is the culprit; what the change only led the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from testbed.attribution.edits import is_remark
-from testbed.change.model import Change, Line
+from testbed.change.model import Change, Line, LinkChange
 from testbed.trace.follow import FORWARD
 from testbed.trace.journey import Culprit, Decision, Ended, Hop, Journey, Parting
 from testbed.verdict_file import BlameEntry
-from topologies.model import Topology
+from topologies.model import Impairment, Topology
 
 SLOWER_NS = 1_000_000
 """Journeys alike in all else part where one hop or link took this much longer than before."""
@@ -44,26 +44,22 @@ def parting(before: Journey, after: Journey, change: Change) -> Parting | None:
     pairs = list(_pairs(before, after))
     by_turns = _by_turns(before, after, change)
     for one, other in pairs:
-        found = _difference(one, other, by_turns and _beyond(before, one) and _beyond(after, other))
+        if by_turns and _beyond(before, one) and _beyond(after, other):
+            found = _ends_apart(one, other)
+        else:
+            found = _difference(one, other, by_turns)
         if found is not None:
             return found
     if before.end.how is not after.end.how:
         was, now = (f"{j.end.how.value} at {j.end.node}" for j in (before, after))
         here, there = before.end, after.end
         return Parting(there.node, "how it ended", was, now, there.leg, there.hop, here.leg, here.hop)
-    chosen = _chosen(before), _chosen(after)
-    if not by_turns and None not in chosen and _server(chosen[0]) != _server(chosen[1]):
-        return _at_proxy(pairs)
     return _other_rule(pairs) or _slower(pairs)
 
 
 def _chosen(journey: Journey) -> Decision | None:
     made = (d for leg in journey.legs for hop in leg.hops for d in hop.decisions if d.what == "proxy")
     return next(made, None)
-
-
-def _server(one: Decision | None) -> str:
-    return one.object if one is not None else ""
 
 
 def _by_turns(before: Journey, after: Journey, change: Change) -> bool:
@@ -80,14 +76,6 @@ def _beyond(journey: Journey, stop: _Stop) -> bool:
     return stop.leg < 0 or journey.legs[stop.leg].connection > 0
 
 
-def _at_proxy(pairs: Sequence[tuple[_Stop, _Stop]]) -> Parting | None:
-    for one, other in pairs:
-        was, now = (_decision(s.hop, "proxy") if s.hop else None for s in (one, other))
-        if was and now:
-            return Parting(now.node, "proxy", was.text, now.text, other.leg, other.number, one.leg, one.number)
-    return None
-
-
 def _other_rule(pairs: Sequence[tuple[_Stop, _Stop]]) -> Parting | None:
     """Another rule lets the packet pass, to the same effect."""
     for one, other in pairs:
@@ -96,7 +84,7 @@ def _other_rule(pairs: Sequence[tuple[_Stop, _Stop]]) -> Parting | None:
             a, b = next(
                 (pair for pair in zip(was, now, strict=False) if pair[0].text != pair[1].text), (was[-1], now[-1])
             )
-            return Parting(b.node, "rule", a.text, b.text, other.leg, other.number, one.leg, one.number)
+            return _parted(b.node, ("rule", a.text, b.text), one, other)
     return None
 
 
@@ -129,35 +117,43 @@ def _past(stops: Sequence[_Stop]) -> _Stop:
 
 def _difference(one: _Stop, other: _Stop, by_turns: bool) -> Parting | None:
     a, b = one.hop, other.hop
-
-    def part(node: str, what: str, before: str, after: str) -> Parting:
-        return Parting(node, what, before, after, other.leg, other.number, one.leg, one.number)
-
     if a is None or b is None:
         met = a or b
-        if met is None or by_turns:
-            return None
-        return part(met.node, "who is met", a.node if a else "nobody", b.node if b else "nobody")
-    if one.ends != other.ends:
-        return part(b.node, "how it ended", one.ends or _onward(a), other.ends or _onward(b))
-    if by_turns:
+        return (
+            None
+            if met is None
+            else _parted(met.node, ("who is met", a.node if a else "", b.node if b else ""), one, other)
+        )
+    found = _ends_apart(one, other)
+    different = (compared for compared in _compared(a, b, by_turns) if compared[1] != compared[2])
+    return found or next((_parted(b.node, compared, one, other) for compared in different), None)
+
+
+def _ends_apart(one: _Stop, other: _Stop) -> Parting | None:
+    if one.hop is None or other.hop is None or one.ends == other.ends:
         return None
-    for what, was, now in _compared(a, b):
-        if was != now:
-            return part(b.node, what, was or "none", now or "none")
-    return None
+    ways = one.ends or _onward(one.hop), other.ends or _onward(other.hop)
+    return _parted(other.hop.node, ("how it ended", *ways), one, other)
 
 
-def _compared(a: Hop, b: Hop) -> Iterator[tuple[str, str, str]]:
+def _parted(node: str, compared: tuple[str, str, str], one: _Stop, other: _Stop) -> Parting:
+    what, before, after = compared
+    places = other.leg, other.number, one.leg, one.number
+    return Parting(node, what, before or "nobody", after or "nobody", *places)
+
+
+def _compared(a: Hop, b: Hop, by_turns: bool) -> Iterator[tuple[str, str, str]]:
     """(what, before, after) of all that makes a difference at a hop."""
     yield "who is met", a.node, b.node
     yield "where it left", _onward(a), _onward(b)
     if not _only_ports(a, b):
-        yield "translation", a.translation, b.translation
-    for what in ("route", "proxy"):
-        was, now = _decision(a, what), _decision(b, what)
-        if was and now and (what == "route" or was.object.rpartition("/")[0] != now.object.rpartition("/")[0]):
-            yield what, was.text, now.text
+        yield "translation", a.translation or "none", b.translation or "none"
+    was, now = _decision(a, "route"), _decision(b, "route")
+    if was and now:
+        yield "route", was.text, now.text
+    was, now = _decision(a, "proxy"), _decision(b, "proxy")
+    if was and now and was.object != now.object and not by_turns:
+        yield "proxy", was.text, now.text
 
 
 def _only_ports(a: Hop, b: Hop) -> bool:
@@ -204,8 +200,7 @@ def _between(one: _Stop, other: _Stop) -> int | None:
 
 
 def _took(node: str, where: str, was: int, now: int, one: _Stop, other: _Stop) -> Parting:
-    before, after = (f"{value / 1e6:.3f} ms {where}" for value in (was, now))
-    return Parting(node, "time taken", before, after, other.leg, other.number, one.leg, one.number)
+    return _parted(node, ("time taken", f"{was / 1e6:.3f} ms {where}", f"{now / 1e6:.3f} ms {where}"), one, other)
 
 
 def culprits(
@@ -241,8 +236,9 @@ def culprits(
 
 def _decided_line(decisions: Sequence[Decision], change: Change) -> Line | None:
     """The changed line on which one of the decisions was written."""
+    added_first = sorted(change.lines, key=lambda line: line.sign == "-")
     for one in decisions:
-        for line in change.lines:
+        for line in added_first:
             alike = line.text.strip() == one.text.strip() or one.what != "rule"
             if alike and (line.node, _config(line), line.line) == (one.node, one.file, one.line):
                 return line
@@ -298,12 +294,12 @@ def _by_line(line: Line, decisions: Sequence[Decision], evidence: tuple[str, ...
 
 def _by_other(part: Parting, change: Change, topology: Topology) -> Culprit | None:
     """A link or a command of the change at the node where the journeys part."""
-    file = change.source.name
+    file = "change.yaml" if change.source.is_dir() else change.source.name
     evidence = (f"{part.node}: {part.what}: {part.before} → {part.after}",)
     for link in change.links:
         if part.node in (link.a[0], link.b[0]):
             name = f"link {link.a[0]}:{link.a[1]} – {link.b[0]}:{link.b[1]}"
-            return Culprit(part.node, name, file, link.line, f"MTU {link.mtu}, {link.a_to_b}", True, evidence)
+            return Culprit(part.node, name, file, link.line, _told(link), True, evidence)
     near = _distances(topology, part.node)
     commands = sorted(change.commands, key=lambda command: near.get(command.node, 99))
     if commands:
@@ -312,9 +308,23 @@ def _by_other(part: Parting, change: Change, topology: Topology) -> Culprit | No
     return None
 
 
+def _told(link: LinkChange) -> str:
+    """What a link becomes, without what is as if nothing were said."""
+    plain = Impairment()
+    ways = (("there", link.a_to_b), ("back", link.b_to_a))
+    told = [
+        f"{field.name} {way} {value}"
+        for way, impairment in ways
+        for field in fields(Impairment)
+        if (value := getattr(impairment, field.name)) != getattr(plain, field.name)
+    ]
+    return ", ".join([f"mtu {link.mtu}", *told])
+
+
 def _by_decision(one: Decision, change: Change, evidence: tuple[str, ...]) -> Culprit:
     inside = _decided_line([one], change) is not None
-    return Culprit(one.node, one.object, one.file, one.line, one.text, inside, evidence)
+    file = f"configs/{one.node}/{one.file}" if one.file else ""
+    return Culprit(one.node, one.object, file, one.line, one.text, inside, evidence)
 
 
 def _same(one: Decision, other: Culprit) -> bool:

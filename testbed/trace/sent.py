@@ -116,8 +116,9 @@ class Sender:
         wanted: dict[str, list[Tuple]] = {node: [] for node in self.shadow.boxes}
         own = self._connections(sending)
         for one in own[:1]:
+            makers = {self.script.source_node, *(answer.node for answer in one.reverse[:1])}
             for sighting in (*one.forward, *one.reverse):
-                if not sighting.out or sighting.node == self.script.source_node or sighting is one.reverse[0]:
+                if not sighting.out or sighting.node in makers:
                     wanted[sighting.node].append(sighting.packet)
         end = own[0].forward[-1].node if own and own[0].forward else ""
         if PROXY_FILE in self.shadow.configs.get(end, {}):
