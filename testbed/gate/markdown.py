@@ -16,6 +16,7 @@ from testbed.gate.cases import is_valid
 from testbed.gate.markup import code, fenced, folded, prose
 from testbed.gate.places import Layout, culprits
 from testbed.verdict_file import ClassEntry, FindingEntry, VerdictFile, number
+from testbed.visible import one_line
 
 MOST_CHARACTERS = 60_000
 """GitHub takes 65,536 of them."""
@@ -177,7 +178,7 @@ def _flows(verdict: VerdictFile) -> Iterator[str]:
     for finding in verdict.findings:
         if finding.verdict == "INFO" or not finding.flows:
             continue
-        shown = list(finding.flows[:FLOWS])
+        shown = [one_line(flow) for flow in finding.flows[:FLOWS]]
         if len(finding.flows) > FLOWS:
             shown.append(f"… {len(finding.flows) - FLOWS} more")
         yield folded(f"{plural(len(finding.flows), 'flow')}: {finding.effect[:200]}", fenced("\n".join(shown)))
