@@ -72,6 +72,8 @@ class Preflight:
     def go(self, role: str) -> Pass:
         """Make a pass under a role ("baseline", "treatment", "restored") and keep it; raises TimeoutError."""
         started = time.monotonic()
+        # a firewall lets through what it has seen before, whatever its new rules say of it
+        self.shadow.forget()
         before: Readings = self.shadow.readings()
         first = self.passes.get("baseline")
         answers: dict[str, Answer] = {}
