@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -25,15 +26,16 @@ from testbed.gate.repository import INDEX, NOTHING, Repository
 from testbed.gate.revisions import Compared, compared
 from testbed.gate.rollback import FOLDER
 from testbed.gate.unchanged import unchanged
-from testbed.packet_flows import Manner
-from testbed.packet_flows import Mode as Replay
 from testbed.summary import print_summary
 from testbed.verdict_file import VerdictFile, read_verdict
 from testbed.visible import one_line
-from testbed.whatif import Answer, Question, answered, stamped
+
+if TYPE_CHECKING:
+    from testbed.whatif import Answer
 
 PATH = click.Path(path_type=Path)
 HOOK_FAILED = 4
+REPLAY = ("session", "packet", "auto")
 
 
 @click.command(
@@ -55,7 +57,7 @@ HOOK_FAILED = 4
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
-@click.option("--replay", default="session", show_default=True, type=click.Choice([m.value for m in Replay]))
+@click.option("--replay", default="session", show_default=True, type=click.Choice(REPLAY))
 @click.option("--max-flows", type=click.IntRange(min=1), help="Replay at most so many flows, the critical ones first.")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of losses and of what is chosen."
@@ -138,6 +140,11 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
         return _render(render, outputs, as_json=as_json)
     if base is None:
         raise click.UsageError("found no --base, expected --base REV, --static or --render RUN")
+    # a static check is to be quick, and the house is large
+    from testbed.packet_flows import Manner  # noqa: PLC0415
+    from testbed.packet_flows import Mode as Replay  # noqa: PLC0415
+    from testbed.whatif import Question, answered, stamped  # noqa: PLC0415
+
     told = Console(stderr=True, highlight=False, quiet=quiet or as_json, soft_wrap=True)
     commands = {
         event: words(written, f"--{event}")
