@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Protocol
 
 import pandas as pd
 
 from analysis.judge import Judgement, judge
 from analysis.kpi import Tolerance
+from analysis.pairs.design import FLOOR
 from analysis.verdict import Blame, Finding, Scope, Severity, Verdict, finding_id
 from analysis.window import Role, summary
 from testbed.attribution import blamed
 from testbed.change.apply import Refusal
 from testbed.change.model import Change
+from testbed.pairs.judged import Paired
+from testbed.policy import Policy
 from testbed.prepare import Case
 from testbed.verdict_file import VerdictFile
+from topologies.load import Lab
 
 NAN = float("nan")
 
@@ -37,16 +42,54 @@ class Rollback:
         return {"done": self.done, "restored": self.restored, "detail": self.detail}
 
 
-def tolerances(case: Case) -> dict[str, Tolerance]:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The tables and records of all windows, what the judge of pairs said, and every class's share."""
+
+    kpis: pd.DataFrame
+    records: Sequence[Mapping[str, object]]
+    paired: Paired | None = None
+    sampled: Sequence[Mapping[str, object]] = ()
+
+
+class Tried(Protocol):
+    """What a verdict is about, whether it is being run or was read from a run directory."""
+
+    @property
+    def lab(self) -> Lab:
+        """The lab."""
+        ...
+
+    @property
+    def change(self) -> Change:
+        """The change."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """What is tolerated."""
+        ...
+
+    @property
+    def flows(self) -> pd.DataFrame:
+        """The flows with class and priority."""
+        ...
+
+
+def tolerances(case: Tried) -> dict[str, Tolerance]:
     """The policy's tolerances as the judge takes them."""
     return {name: Tolerance(t.relative, t.absolute) for name, t in case.policy.tolerances.items()}
 
 
 def judged(
-    case: Case, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]
+    case: Tried, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]
 ) -> Judgement:
+    """The judgement of windows in a row, with culprits."""
+    return blamed_on(case, judge(kpis, case.flows, tolerances(case), records), kpis, counters)
+
+
+def blamed_on(case: Tried, found: Judgement, kpis: pd.DataFrame, counters: pd.DataFrame) -> Judgement:
     """The judgement, with a culprit named for what it rests on: a mere suspicion in a PASS has none."""
-    found = judge(kpis, case.flows, tolerances(case), records)
     baseline = kpis[kpis["role"] == Role.BASELINE.value].drop_duplicates("flow_id", keep="last")
     paths = {flow: tuple(path.split(">")) for flow, path in zip(baseline["flow_id"], baseline["path"], strict=True)}
     decisive = {Verdict.PASS: None, Verdict.INCONCLUSIVE: Severity.WARN, Verdict.FAIL: Severity.FAIL}[found.verdict]
@@ -80,21 +123,20 @@ def not_applied(case: Case, problem: str) -> Judgement:
 
 
 def document(
-    case: Case,
+    case: Tried,
     run_id: str,
     created: str,
     judgement: Judgement,
     rollback: Rollback,
-    kpis: pd.DataFrame,
-    records: Sequence[Mapping[str, object]],
+    played: Played,
     timings: Mapping[str, float],
 ) -> VerdictFile:
-    """verdict.json as a validated document."""
+    """verdict.json as a validated document, of schema 2 where pairs were played or meant to be."""
     change = case.change
     expected = change.expected.verdict if change.expected else None
     return VerdictFile.model_validate(
         {
-            "schema": 1,
+            "schema": 1 if played.paired is None else 2,
             "verdict": judgement.verdict.name,
             "reason": judgement.reason,
             "expected": expected,
@@ -111,18 +153,29 @@ def document(
             },
             "findings": [finding.to_json() for finding in judgement.findings],
             "rollback": rollback.to_json(),
-            "instrument": _instrument(judgement, records),
-            "windows": summary(kpis, records) if len(kpis) else [],
+            "instrument": _instrument(judgement, played.records, played.paired),
+            "windows": _windows(played.kpis, played.records) if len(played.kpis) else [],
+            "paired": None if played.paired is None else played.paired.entry(),
             "classes": [each.to_json() for each in judgement.classes],
-            "sampled": [share.to_json() for share in case.sampled],
+            "sampled": list(played.sampled),
             "timings": {name: round(value, 3) for name, value in timings.items()},
         }
     )
 
 
-def _instrument(judgement: Judgement, records: Sequence[Mapping[str, object]]) -> dict[str, object]:
+def _windows(kpis: pd.DataFrame, records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    places = {r["window"]: {"arm": r["arm"] or None, "pair": r["pair"] if r["arm"] else None} for r in records}
+    return [{**row, **places[row["window"]]} for row in summary(kpis, records)]
+
+
+def _instrument(
+    judgement: Judgement, records: Sequence[Mapping[str, object]], paired: Paired | None
+) -> dict[str, object]:
     counted = [r for r in records if r["role"] in (Role.BASELINE.value, Role.TREATMENT.value)]
     bad = [r for r in counted if not r["valid"]]
+    if paired is not None and paired.found.pairs >= FLOOR:
+        # a window that does not count costs a pair, and enough are left
+        bad = [{"reason": reason} for reason in paired.found.invalid]
 
     def middle(name: str) -> float:
         return float(median(float(str(r[name])) for r in counted)) if counted else NAN

@@ -237,7 +237,7 @@ class _Experiment:
             lambda what: self.say("replay", what),
         )
         try:
-            return self.course.play(alternation)
+            return self.course.play(gauge, alternation)
         except RevertFailed as failure:
             self.conclude(gauge, self._judged(gauge), Rollback(done=False, restored=False, detail=str(failure)))
             raise

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from analysis.pairs.validity import Bounds
 from analysis.window import Role
 from replay.effort import Effort
 from replay.instrument import Instrument, instrument
@@ -23,6 +24,7 @@ from testbed.beside import Beside, joined
 from testbed.counters import counter_rows
 from testbed.devices.base import Configs
 from testbed.link_instrument import LinkInstrument
+from testbed.pairs.alike import Leftover
 from testbed.paths import Atlas, Translate, flow_path
 from testbed.placement import translations
 from testbed.shadow import Shadow
@@ -32,24 +34,56 @@ OVERRUN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """A window's place among pairs, "" and -1 for none, and what earlier windows had left when it began."""
+
+    arm: str = ""
+    pair: int = -1
+    left: Leftover = field(default_factory=Leftover)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What one window gave."""
 
     window: int
     role: Role
+    slot: Slot
     kpis: pd.DataFrame
     instrument: Instrument
     links: LinkInstrument
     started_ns: int
     seconds: float
+    daemons_alive: bool
+
+    @property
+    def valid(self) -> bool:
+        """Whether the window counts."""
+        return self.instrument.valid and not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why the window does not count; "" when it does."""
+        return "; ".join(filter(None, (self.instrument.reason, self.links.reason, self.slot.left.reason, self._busy)))
+
+    @property
+    def _busy(self) -> str:
+        """Whether tasks waited for a CPU too long for a comparison: a window of a pair is then played again."""
+        pressure = self.instrument.effort.cpu_pressure_percent
+        limit = Bounds().pressure_percent
+        if self.slot.arm and pressure > limit:
+            return f"tasks waited for a CPU {pressure:.0f} % of the time, limit {limit:.0f} %"
+        return ""
 
     def record(self) -> dict[str, object]:
         """The instrument's record as the judge and verdict.json take it."""
         return {
             "window": self.window,
             "role": self.role.value,
-            "valid": self.instrument.valid and not self.links.reason,
-            "reason": "; ".join(filter(None, (self.instrument.reason, self.links.reason))),
+            "arm": self.slot.arm,
+            "pair": self.slot.pair,
+            "valid": self.valid,
+            "reason": self.reason,
             "started": pd.Timestamp(self.started_ns, unit="ns", tz="UTC").isoformat(),
             "seconds": round(self.seconds, 3),
             "lateness_p50_us": round(self.instrument.lateness_p50_us, 1),
@@ -65,6 +99,8 @@ class Measured:
             "link_excess_p99_us": round(self.links.excess_p99_us, 1),
             "link_overflowed": self.links.overflowed,
             "link_seeded": self.links.seeded,
+            "daemons_alive": self.daemons_alive,
+            **self.slot.left.record(),
         }
 
 
@@ -82,6 +118,9 @@ def _effort(effort: Effort) -> dict[str, object]:
     }
 
 
+NO_PAIR = Slot()
+
+
 @dataclass(slots=True)
 class Gauge:
     """The measuring side of a run: window after window on one shadow, each written down as it ends."""
@@ -95,7 +134,7 @@ class Gauge:
     beside: Sequence[Beside] = ()
     measured: list[Measured] = field(default_factory=list)
 
-    def window(self, role: Role, during: Callable[[], None] = lambda: None) -> Measured:
+    def window(self, role: Role, during: Callable[[], None] = lambda: None, slot: Slot = NO_PAIR) -> Measured:
         """Replay the whole schedule once, doing `during` while traffic flows."""
         number = len(self.measured)
         self.shadow.forget()
@@ -124,13 +163,18 @@ class Gauge:
         added = [part.kpis for part in parts if part.kpis is not None]
         if added:
             table = pd.concat([part for part in (table, *added) if len(part)], ignore_index=True)
+        table = table.assign(arm=slot.arm, pair=slot.pair)
         seconds = (result.ended_ns - result.started_ns) / 1e9
         told = joined(instrument(result, captures.dropped), parts)
-        measured = Measured(number, role, table, told, links, result.started_ns, seconds)
+        measured = Measured(number, role, slot, table, told, links, result.started_ns, seconds, self._daemons_alive())
         self.run.write_table("kpis", table, part=number)
         self.run.write_table("counters", counter_rows(number, role.value, before, after), part=number)
         self.measured.append(measured)
         return measured
+
+    def _daemons_alive(self) -> bool:
+        boxes = self.shadow.boxes.values()
+        return all(process.poll() is None for box in boxes for process in box.processes.values())
 
     def table(self) -> pd.DataFrame:
         """The KPIs of all windows so far."""

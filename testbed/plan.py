@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.pairs.beforehand import LEAST_WINDOWS
 from analysis.window import Role
+
+MOST_PAIRS = 50
+"""More are not planned, whatever the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How many windows of each role: one to warm up, the baseline, the change itself, and after it.
 
-    `seed` is that of the links' chance, the same in every window; with `preflight_only` there are probes and no window.
+    `seed` is that of the links' chance, the same in every window, and of the pairs' order; with `preflight_only` there
+    are probes and no window. With `pairs` or `budget_s` the change is judged by pairs of windows, so many or as many as
+    fit into so many seconds of wall time, in the place of the treatment windows.
     """
 
     baseline: int = 3
@@ -19,26 +25,28 @@ class Plan:
     restored: int = 1
     seed: int = 0
     preflight_only: bool = False
+    pairs: int | None = None
+    budget_s: float | None = None
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether pairs of windows are played."""
+        return self.pairs is not None or self.budget_s is not None
 
     @property
     def before(self) -> tuple[Role, ...]:
         """Windows before the change; the first warms caches and connection tables and is not judged."""
         if self.preflight_only:
             return ()
-        return (Role.WARMUP, *(Role.BASELINE,) * self.baseline)
+        as_is = max(self.baseline, LEAST_WINDOWS) if self.in_pairs else self.baseline
+        return (Role.WARMUP, *(Role.BASELINE,) * as_is)
 
     @property
     def after(self) -> tuple[Role, ...]:
-        """Windows with the change in force."""
-        return () if self.preflight_only else (Role.TREATMENT,) * self.treatment
+        """Windows with the change in force, all in a row; none where pairs are played."""
+        return () if self.preflight_only or self.in_pairs else (Role.TREATMENT,) * self.treatment
 
     @property
     def restoration(self) -> tuple[Role, ...]:
         """Windows after the rollback."""
         return () if self.preflight_only else (Role.RESTORED,) * self.restored
-
-    @property
-    def windows(self) -> int:
-        """All windows of a run that goes to its end."""
-        transition = 0 if self.preflight_only else 1
-        return len(self.before) + transition + len(self.after) + len(self.restoration)

@@ -61,6 +61,8 @@ def run_record(
             "baseline": plan.baseline,
             "treatment": plan.treatment,
             "restored": plan.restored,
+            "pairs": plan.pairs,
+            "budget_s": plan.budget_s,
             "seed": plan.seed,
             "speed": case.schedule.speed,
             "load": case.manner.load,

@@ -1,4 +1,6 @@
-"""`verdict.json`, version 1: the one document that everything shown to people or machines is made from.
+"""`verdict.json`, version 1, or 2 where pairs of windows were played.
+
+The one document that everything shown to people or machines is made from.
 
 May not know how a verdict is reached or displayed. The schema is published beside this file as `verdict.schema.json`.
 """
@@ -122,7 +124,7 @@ class InstrumentEntry(_Part):
 
 
 class WindowEntry(_Part):
-    """One window: its counts, and the network median of every KPI."""
+    """One window: its counts, and the network median of every KPI; `arm` and `pair` where it is one of a pair."""
 
     window: int
     role: Literal["warmup", "baseline", "transition", "treatment", "restored"]
@@ -132,6 +134,8 @@ class WindowEntry(_Part):
     completed: int
     as_expected: int
     kpis: Mapping[str, Number] = Field(default_factory=dict)
+    arm: Literal["A", "B", "A'"] | None = None
+    pair: int | None = None
 
 
 class KpiEntry(_Part):
@@ -197,6 +201,79 @@ class SampledEntry(_Part):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class EffectEntry(_Part):
+    """One KPI of one subject, A against B; the estimate and its interval are where the typical value comes to."""
+
+    scope: Literal["flow", "class", "network"]
+    subject: str
+    kpi: str
+    tail: bool
+    priority: Priority = "normal"
+    flows: int
+    before: Number = None
+    after: Number = None
+    deviation_percent: Number = None
+    baseline: Number = None
+    estimate: Number = None
+    interval_low: Number = None
+    interval_high: Number = None
+    limit: Number = None
+    unit: str
+    p_inferior: Number = None
+    p_non_inferior: Number = None
+    answer: Literal["inferior", "non_inferior", "undecided"]
+
+
+class SuspectEntry(_Part):
+    """A flow to look at first; it decides nothing."""
+
+    flow_id: str
+    kpi: str
+    q_value: Number
+    label: str
+
+
+class OddEntry(_Part):
+    """A flow whose KPIs together moved strangely; it decides nothing."""
+
+    flow_id: str
+    p_value: Number
+    q_value: Number
+    label: str
+
+
+class SmallestEntry(_Part):
+    """The smallest worsening that would be found four times out of five, as it was told before the pairs began."""
+
+    kpi: str
+    tail: bool
+    scope: Literal["flow", "class", "network"]
+    subject: str
+    baseline: Number = None
+    smallest_found: Number = None
+    smallest_effect_percent: Number = None
+    limit: Number = None
+    unit: str
+
+
+class PairedEntry(_Part):
+    """Pairs of windows: how many were asked for and judged, and what the test says of classes and the network.
+
+    Of single flows only those are here that are worse or in doubt; all are in `effects.parquet`. `invalid` says why
+    the arms cannot be compared, `controlled` whether A' was held against A.
+    """
+
+    asked: int
+    budget_s: float | None = None
+    pairs: int
+    controlled: bool
+    invalid: tuple[str, ...] = ()
+    effects: tuple[EffectEntry, ...] = ()
+    suspects: tuple[SuspectEntry, ...] = ()
+    odd: tuple[OddEntry, ...] = ()
+    smallest: tuple[SmallestEntry, ...] = ()
+
+
 class TimingsEntry(_Part):
     """How the wall time was spent, in seconds; null for a step that was not reached."""
 
@@ -215,7 +292,7 @@ class TimingsEntry(_Part):
 class VerdictFile(_Part):
     """The whole document; pydantic.ValidationError when something else is given."""
 
-    version: Literal[1] = Field(default=1, alias="schema")
+    version: Literal[1, 2] = Field(default=1, alias="schema")
     verdict: VerdictWord
     reason: str
     expected: VerdictWord | None = None
@@ -231,6 +308,7 @@ class VerdictFile(_Part):
     classes: tuple[ClassEntry, ...] = ()
     preflight: PreflightEntry | None = None
     sampled: tuple[SampledEntry, ...] = ()
+    paired: PairedEntry | None = None
     timings: TimingsEntry = TimingsEntry()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -23,7 +23,7 @@ from analysis.verdict import Verdict
 from testbed.beside_load import unreached
 from testbed.capacity import fitted, told
 from testbed.devices.registry import known_devices
-from testbed.experiment import Clock, Outcome, run
+from testbed.experiment import FORESEEN, Clock, Outcome, run
 from testbed.gate.places import Layout
 from testbed.gate.rollback import write_rollback
 from testbed.packet_flows import Manner
@@ -43,6 +43,7 @@ NOT_RESTORED = 4
 class Question:
     """What would become of the flows of `lab` with `change`; what is None is as lab and policy have it.
 
+    `pairs` or `budget_s` ask for pairs of windows, `window_s` for the speed at which a window lasts so long.
     `layout` tells where the lab's files lie in a config repository, for the inverse change.
     """
 
@@ -54,6 +55,9 @@ class Question:
     speed: float | None = None
     baseline: int | None = None
     treatment: int | None = None
+    pairs: int | None = None
+    budget_s: float | None = None
+    window_s: float | None = None
     max_flows: int | None = None
     model: Path | None = None
     preflight_only: bool = False
@@ -91,22 +95,30 @@ def answered(question: Question, progress: Console) -> Answer:
     devices, manner = known_devices(), question.manner
     with clock.stretch("validate_s"), _imported(question.runs) as work:
         opened = open_lab(question.lab, work, devices)
-        case = prepared(
-            opened.lab,
-            question.change,
-            devices,
-            question.captures,
-            question.policy,
-            question.speed,
-            manner,
-            model=question.model,
-        )
+
+        def at(speed: float | None) -> Case:
+            return prepared(
+                opened.lab,
+                question.change,
+                devices,
+                question.captures,
+                question.policy,
+                speed,
+                manner,
+                model=question.model,
+            )
+
+        case = at(question.speed)
+        if question.window_s is not None:
+            case = at(case.schedule.speed * case.duration_ns / 1e9 / question.window_s)
         case = fitted(case, question.max_flows, resource.getrlimit(resource.RLIMIT_NOFILE)[1], manner.seed)
     plan = Plan(
         question.baseline or case.policy.baseline_windows,
         question.treatment or case.policy.treatment_windows,
         seed=manner.seed,
         preflight_only=question.preflight_only,
+        pairs=question.pairs,
+        budget_s=question.budget_s,
     )
     directory, created = _directory(question.runs, case)
     notes = (*opened.notes, *case.notes)
@@ -122,7 +134,13 @@ def answered(question: Question, progress: Console) -> Answer:
     def job() -> tuple[Outcome, dict[str, float]]:
         # the sandbox is a fork: the progress must live in it, and its clock come back with its answer
         with progress.status("build") as status:
-            outcome = run(case, devices, plan, directory, clock, lambda step, what: status.update(f"{step:9} {what}"))
+
+            def tell(step: str, what: str) -> None:
+                if step == FORESEEN:
+                    progress.print(what, markup=False)
+                status.update(f"{step:9} {what}")
+
+            outcome = run(case, devices, plan, directory, clock, tell)
         return outcome, clock.seconds
 
     outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)

@@ -102,8 +102,13 @@ def restored(passes: Mapping[str, Pass]) -> tuple[bool, str]:
 
 def joined(judgement: Judgement, flown: Preflown) -> Judgement:
     """The replay's judgement with what only the preflight saw; what the replay says itself is not said twice."""
+    return with_findings(judgement, flown.findings)
+
+
+def with_findings(judgement: Judgement, found: Sequence[Finding]) -> Judgement:
+    """The same, of a preflight of which only the findings are left."""
     said = {flow for f in judgement.findings if f.verdict is not Severity.INFO for flow in f.flows}
-    more = [f for f in flown.findings if not (f.flows and said.intersection(f.flows))]
+    more = [f for f in found if not (f.flows and said.intersection(f.flows))]
     more = [f for f in more if f.verdict is not Severity.INFO or not f.flows]
     findings = sorted((*judgement.findings, *more), key=lambda f: (-f.verdict.value, priority_rank(f.priority)))
     failures = [f for f in more if f.verdict is Severity.FAIL]
