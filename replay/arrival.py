@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import ssl
 import struct
 import termios
 import time
@@ -18,9 +19,11 @@ from typing import Protocol
 from replay.desk import Desk
 from replay.http_service import HttpService
 from replay.observed import SERVER, Accepted, Walked, tcp_info
+from replay.payload import is_client_hello
 from replay.reactor import CLOSING, GONE, READ, WRITE
 from replay.responder import Endpoint, Recognition, courtesy
 from replay.schedule import REVERSE, TCP, FlowScript
+from replay.tls_service import TlsService
 
 _TCP_INFO_ROOM = 256
 _READS_AT_ONCE = 8
@@ -56,6 +59,7 @@ class ServerConnection:
         "_reactor",
         "_received",
         "_said",
+        "_tls",
         "closed",
         "local",
         "node",
@@ -68,7 +72,16 @@ class ServerConnection:
         "visited",
     )
 
-    def __init__(self, desk: Desk, sock: socket.socket, node: str, peer: Endpoint, pass_on: PassOn) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        sock: socket.socket,
+        node: str,
+        peer: Endpoint,
+        pass_on: PassOn,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._desk = desk
         self._reactor = desk.reactor
         self._pass_on = pass_on
@@ -79,7 +92,7 @@ class ServerConnection:
         self.number = desk.number()
         self.visited = 0
         self.script: FlowScript | None = None
-        self._http: HttpService | None = None
+        self._http: HttpService | TlsService | None = None
         self._said = bytearray()
         self._ignoring = False
         self._received = 0
@@ -125,6 +138,10 @@ class ServerConnection:
         if self._http is not None:
             self._http.rebase()
             self.identify("")
+
+    def span(self, direction: int, start: int, end: int) -> tuple[int, int]:
+        """What is said here is on the wire as it is."""
+        return start, end
 
     def abort(self) -> None:
         """Close with a reset, which also ends the state that middle boxes keep."""
@@ -225,6 +242,11 @@ class ServerConnection:
             return
         if recognised is Recognition.HTTP:
             self._http = HttpService(self, self._desk)
+            self._said.clear()
+            self.identify("")
+            self._http.hear(said)
+        elif self._tls is not None and is_client_hello(said):
+            self._http = TlsService(self, self._desk, self._tls, said)
             self._said.clear()
             self.identify("")
             self._http.hear(said)

@@ -97,7 +97,7 @@ class Director:
         """Everything the child does until its parent is gone."""
         realtime = ask_promptness(_REAL_TIME_PRIORITY) is Promptness.REAL_TIME
         self.reactor = Reactor()
-        self.servers = Servers(self.reactor, self.namespaces, self._mates)
+        self.servers = Servers(self.reactor, self.namespaces, self._mates, self._trust.identities)
         for node in self.namespaces:
             self.namespaces.enter(node)
             _forgo_time_wait()

@@ -19,12 +19,32 @@ from replay.schedule import FORWARD, REVERSE, FlowScript
 class Stream(Protocol):
     """The connection that requests come on."""
 
-    number: int
-    local: Endpoint
-    peer: Endpoint
-    sent: int
-    closed: bool
-    peer_closed: bool
+    @property
+    def number(self) -> int:
+        """The connection's number."""
+
+    @property
+    def local(self) -> Endpoint:
+        """This end."""
+
+    @property
+    def peer(self) -> Endpoint:
+        """The other end."""
+
+    @property
+    def sent(self) -> int:
+        """Octets sent since the window began."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+
+    @property
+    def peer_closed(self) -> bool:
+        """Whether the other end says no more."""
+
+    def span(self, direction: int, start: int, end: int) -> tuple[int, int]:
+        """The octets on the wire that carry these of a message, from the window's start."""
 
     def send(self, payload: bytes) -> None:
         """Send in order."""
@@ -55,9 +75,10 @@ class HttpService:
         """Whether there is something left to answer."""
         return self._busy or bool(self._requests)
 
-    def rebase(self) -> None:
-        """Count requests' octets from now on."""
+    def rebase(self) -> int:
+        """Count requests' octets from now on; returns how many there were."""
         self._base = self._reader.offset
+        return self._base
 
     def hear(self, data: bytes) -> None:
         """Bytes of the client."""
@@ -120,6 +141,7 @@ class HttpService:
             self._desk.reactor.after(gap_ns, say, script.flow_id)
 
     def _note(self, script: FlowScript, sequence: int, direction: int, start: int, end: int) -> None:
+        start, end = self._stream.span(direction, start, end)
         self._desk.notes.transfers.append(
             Transfer(SERVER, self._stream.number, script.flow_id, sequence, direction, start, end, -1)
         )

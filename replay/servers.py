@@ -7,7 +7,7 @@ arrived is the recogniser's business, what is said to it the connection's.
 import errno
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from replay.arrival import ServerConnection, plain
@@ -18,6 +18,7 @@ from replay.reactor import READ, Namespaces, Reactor
 from replay.responder import Endpoint, Recogniser
 from replay.schedule import TCP
 from replay.shards import Mates, Stranger, StrayDatagram, share_port, steer
+from replay.tls_service import server_context
 
 _ACCEPTS_AT_ONCE = 64
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -35,7 +36,14 @@ class Listener:
 class Servers:
     """All listening sockets of all nodes, and the connections that arrived at them."""
 
-    def __init__(self, reactor: Reactor, namespaces: Namespaces, mates: Mates | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        namespaces: Namespaces,
+        mates: Mates | None = None,
+        identities: Mapping[tuple[str, int], str] | None = None,
+    ) -> None:
+        self._tls = {place: server_context(identity) for place, identity in (identities or {}).items()}
         self.reactor = reactor
         self._namespaces = namespaces
         self._mates = mates or Mates()
@@ -134,7 +142,8 @@ class Servers:
 
     def _receive(self, sock: socket.socket, node: str, peer: Endpoint, said: bytes, visited: int) -> None:
         try:
-            connection = ServerConnection(self, sock, node, peer, self._pass_on)
+            tls = self._tls.get((node, sock.getsockname()[1])) if self._tls else None
+            connection = ServerConnection(self, sock, node, peer, self._pass_on, tls)
         except OSError:
             sock.close()  # it was reset before it was looked at
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -33,10 +33,14 @@ class TlsFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What clients trust, as PEM: `anchors` and, of certificates that any name may have, their `any_name` authority."""
+    """What clients trust, as PEM: `anchors` and, of certificates that any name may have, their `any_name` authority.
+
+    `identities` are the chains with keys that services at (node, port) show to whoever speaks TLS to them.
+    """
 
     anchors: tuple[str, ...] = ()
     any_name: str = ""
+    identities: Mapping[tuple[str, int], str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(slots=True)
@@ -74,8 +78,8 @@ class TlsLine:
         self.open = False
         self.heard = Spans()
         self.said = Spans()
-        self._read_octets = 0
-        self._sent_octets = 0
+        self.read_octets = 0
+        self.sent_octets = 0
 
     @property
     def certificate(self) -> dict[str, object]:
@@ -85,7 +89,7 @@ class TlsLine:
     def pending(self) -> bytes:
         """What is to be put on the wire."""
         said = self._outgoing.read()
-        self._sent_octets += len(said)
+        self.sent_octets += len(said)
         return said
 
     def begin(self) -> None:
@@ -102,13 +106,13 @@ class TlsLine:
 
     def seal(self, data: bytes) -> bytes:
         """The records that carry these octets."""
-        before = self._sent_octets
+        before = self.sent_octets
         try:
             self._line.write(data)
         except ssl.SSLError as problem:
             raise TlsFailed(str(problem)) from None
         sealed = self.pending()
-        self.said.add(len(data), before, self._sent_octets)
+        self.said.add(len(data), before, self.sent_octets)
         return sealed
 
     def farewell(self) -> bytes:
@@ -126,12 +130,12 @@ class TlsLine:
                 return
             self._incoming.write(bytes(self._rest[:size]))
             del self._rest[:size]
-            before = self._read_octets
-            self._read_octets += size
+            before = self.read_octets
+            self.read_octets += size
             self.begin()
             if self.open:
                 inside = self._inside()
-                self.heard.add(len(inside), before, self._read_octets)
+                self.heard.add(len(inside), before, self.read_octets)
                 if inside:
                     yield inside
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import pairwise
 
 from testbed.placement import TCP, translated
 from topologies.model import Topology
@@ -22,6 +23,9 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 _ANY = ("", "*", "0.0.0.0", "::", "[::]")
 _FAMILY = re.compile(r"^(ipv[46]|tcp[46]?)@")
 _MOST_TRANSLATIONS = 4
+_SECTIONS = ("defaults", "listen", "backend", "frontend", "global")
+_NAMES = ("verifyhost", "sni", "check-sni")
+_SAID = re.compile(r"^str\((.*)\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,15 @@ class Bind:
     node: str
     address: str
     ports: range
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where TLS is begun anew, and the names that the certificate there is asked for."""
+
+    address: str
+    port: int
+    names: tuple[str, ...] = ()
 
 
 def ends_of_tls(configs: Files) -> list[Bind]:
@@ -56,20 +69,21 @@ def ends_tls(topology: Topology, configs: Files) -> Callable[[str, int], bool]:
     return ends if binds else lambda _address, _port: False
 
 
-def begun_anew(configs: Files) -> list[tuple[str, int]]:
-    """Address and port of every server to which some haproxy.cfg speaks TLS."""
+def begun_anew(configs: Files) -> list[Server]:
+    """Every server to which some haproxy.cfg speaks TLS, at its address."""
     found = []
     for files in configs.values():
         default = False
         for words in _lines(files.get("haproxy.cfg", b"")):
-            if words[0] in ("defaults", "listen", "backend", "frontend", "global"):
+            if words[0] in _SECTIONS:
                 default = False
             if words[0] == "default-server":
                 default = default or "ssl" in words
             if words[0] == "server" and len(words) > 2 and ("ssl" in words[3:] or default):
                 address, _, port = words[2].rpartition(":")
                 if port.isdigit():
-                    found.append((_plain(address), int(port)))
+                    names = [_SAID.sub(r"\1", value) for option, value in pairwise(words) if option in _NAMES]
+                    found.append(Server(_plain(_FAMILY.sub("", address)), int(port), tuple(names)))
     return found
 
 

@@ -24,6 +24,7 @@ from testbed.placement import END_POINTS, listeners
 from testbed.prepare import open_lab
 from testbed.sandbox import SCRATCH, Sandbox
 from testbed.shadow import Shadow, built
+from testbed.tls_trust import trusted
 from topologies.graph import mermaid
 from topologies.load import Lab
 from topologies.located import nearest
@@ -129,7 +130,7 @@ def _responders(lab: Lab, shadow: Shadow) -> Player:
     """Who answers at the ports that the lab says are served, so that health checks and clients find somebody."""
     nobody = pd.DataFrame({c: [] for c in ("outcome", "destination_address", "protocol", "destination_port")})
     spaces = {n.name: shadow.namespaces()[n.name] for n in lab.topology.nodes if n.kind in END_POINTS}
-    return Player(Schedule((), 1.0, 0), spaces, listeners(lab, nobody, shadow.configs))
+    return Player(Schedule((), 1.0, 0), spaces, listeners(lab, nobody, shadow.configs), trust=trusted(shadow))
 
 
 def _draw(opened: Opened, graph: Path, told: Console) -> None:

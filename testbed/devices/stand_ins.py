@@ -143,6 +143,15 @@ def authority_of(box: Box) -> str:
     return certificate.read_text(encoding="ascii") if certificate.exists() else ""
 
 
+def identity_of(box: Box, names: Sequence[str]) -> str:
+    """A certificate of the lab's authority for a node and these names, with chain and key as one PEM.
+
+    Raises Unsupported without openssl.
+    """
+    wanted = Wanted(f"/{box.node.name}.pem", "leaf", tuple(name for name in names if _is_name(name)))
+    return _leaf(box, wanted).decode("ascii")
+
+
 def _authority(box: Box) -> tuple[bytes, bytes]:
     """The lab's certificate and key, the same for all of its nodes."""
     folder = box.home.parents[1] / AUTHORITY

@@ -63,7 +63,7 @@ def test_a_translation_keeps_the_port_or_names_another() -> None:
 def test_servers_that_are_spoken_to_in_tls_are_found() -> None:
     text = """
 backend one
-  server a 10.0.0.1:8443 check ssl verify none
+  server a 10.0.0.1:8443 check ssl verify none sni str(shop.example) verifyhost www.shop.example
   server b 10.0.0.2:8080 check
 backend two
   default-server ssl verify none
@@ -72,7 +72,13 @@ backend two
 backend three
   server e 10.0.0.3:80
 """
-    assert begun_anew(configs(text)) == [("10.0.0.1", 8443), ("2001:db8::2", 443), ("name.example", 443)]
+    found = begun_anew(configs(text))
+    assert [(one.address, one.port) for one in found] == [
+        ("10.0.0.1", 8443),
+        ("2001:db8::2", 443),
+        ("name.example", 443),
+    ]
+    assert found[0].names == ("shop.example", "www.shop.example")
 
 
 def test_certificates_are_taken_once_each() -> None:

@@ -18,6 +18,9 @@ from tests.testbed.quick_lab import RULES, quick_lab
 from topologies.load import load_lab
 
 FRONT = "10.1.0.10"
+ANEW = (
+    "8443 check ssl verify required ca-file /etc/haproxy/servers-ca.pem verifyhost web1.example sni str(web1.example)"
+)
 PASSES = "-A FORWARD -p tcp -m tcp --dport 443 -j ACCEPT\n"
 HAPROXY = """\
 defaults
@@ -67,11 +70,11 @@ def lab(tmp_path) -> Path:
         packets += handshakes(f"198.51.100.{n + 1}", 30_000 + n, wire, 60_000 * n)
     capture(folder / "traffic" / "tls.pcap", sorted(packets))
     (folder / "configs/fw1/iptables.rules").write_text(RULES.format(more=PASSES))
-    (folder / "configs/lb1/haproxy.cfg").write_text(HAPROXY.format(more="", port=8080))
+    (folder / "configs/lb1/haproxy.cfg").write_text(HAPROXY.format(more="", port=ANEW))
     (folder / "changes/drop/configs/fw1/iptables.rules").unlink()
     change = folder / "changes/modern/configs/lb1/haproxy.cfg"
     change.parent.mkdir(parents=True)
-    change.write_text(HAPROXY.format(more=" ssl-min-ver TLSv1.3", port=8080))
+    change.write_text(HAPROXY.format(more=" ssl-min-ver TLSv1.3", port=ANEW))
     return folder
 
 
