@@ -6,7 +6,7 @@ It knows no shadow: tables and records in, a document out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Protocol
 
@@ -44,12 +44,13 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """The tables and records of all windows, what the judge of pairs said, and every class's share."""
+    """All windows' tables and records, what the judge of pairs said, every class's share, and flows that had none."""
 
     kpis: pd.DataFrame
     records: Sequence[Mapping[str, object]]
     paired: Paired | None = None
     sampled: Sequence[Mapping[str, object]] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class Tried(Protocol):
@@ -158,6 +159,7 @@ def document(
             "paired": None if played.paired is None else played.paired.entry(),
             "classes": [each.to_json() for each in judgement.classes],
             "sampled": list(played.sampled),
+            "left_out": dict(played.left_out),
             "timings": {name: round(value, 3) for name, value in timings.items()},
         }
     )

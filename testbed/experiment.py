@@ -192,6 +192,7 @@ class _Experiment:
                 gauge.records(),
                 self.course.paired if self.plan.in_pairs and gauge.measured else None,
                 [share.to_json() for share in self.case.sampled],
+                self.case.placed.reasons,
             ),
             self.clock.seconds,
         )

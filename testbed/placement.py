@@ -6,6 +6,7 @@ Pure: a flow table and a topology in, a decision per flow out.  It knows no sock
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -36,6 +37,11 @@ class Placed:
 
     flows: pd.DataFrame
     left_out: Mapping[str, str]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many flows were left out, by reason, the most frequent first."""
+        return dict(Counter(self.left_out.values()).most_common())
 
 
 def place(flows: pd.DataFrame, topology: Topology, captures: tuple[Path, ...]) -> Placed:

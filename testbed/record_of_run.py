@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def run_record(
         },
         "flows": {
             "replayed": len(case.flows),
-            "left_out": _counted(case.placed.left_out),
+            "left_out": case.placed.reasons,
             "sampled": [share.to_json() for share in case.sampled],
         },
         "skipped_packets": dict(case.skipped),
@@ -113,13 +113,6 @@ def _versions() -> dict[str, str]:
         number = re.search(r"\d+\.\d+(\.\d+)?", said)
         found[name] = number[0] if number else "absent"
     return found
-
-
-def _counted(reasons: Mapping[str, str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for reason in reasons.values():
-        counts[reason] = counts.get(reason, 0) + 1
-    return counts
 
 
 def change_diff(change: Change) -> str:

@@ -18,7 +18,7 @@ from analysis.words import percent, plural, quantity
 from testbed.verdict_file import ClassEntry, FindingEntry, VerdictFile, number
 from testbed.visible import one_line
 
-CAUSES, FINDINGS, CLASSES = 3, 5, 8
+CAUSES, FINDINGS, CLASSES, REASONS = 3, 5, 8, 3
 _TONE = {"PASS": "green", "INCONCLUSIVE": "yellow", "FAIL": "red", "WARN": "yellow", "INFO": "dim"}
 _SIGN = {"PASS": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 _SHOWN_KPIS = ("response_ns",)
@@ -163,6 +163,10 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         ]
         more = f" and {plural(len(cut) - CLASSES, 'more class')}" if len(cut) > CLASSES else ""
         yield _fact("Sampled", f"{replayed} of {offered} flows replayed", ", ".join(cut[:CLASSES]) + more, bad=False)
+    if verdict.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in list(verdict.left_out.items())[:REASONS])
+        more = f", {len(verdict.left_out) - REASONS} more reasons" if len(verdict.left_out) > REASONS else ""
+        yield _fact("Left out", plural(sum(verdict.left_out.values()), "captured flow"), reasons + more, bad=False)
     if verdict.timings.total_s is not None:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
     if report is not None:

@@ -308,6 +308,7 @@ class VerdictFile(_Part):
     classes: tuple[ClassEntry, ...] = ()
     preflight: PreflightEntry | None = None
     sampled: tuple[SampledEntry, ...] = ()
+    left_out: Mapping[str, int] = Field(default_factory=dict)
     paired: PairedEntry | None = None
     timings: TimingsEntry = TimingsEntry()
 
