@@ -118,14 +118,14 @@ def prepared(
     traffic = read_flows(files)
     if sum(traffic.skipped.get(reason, 0) for reason in CUT_SHORT):
         _refuse_truncated(files)
-    if traffic.kind != CAPTURE and manner.mode is not Mode.SESSION:
+    if traffic.kind != CAPTURE and manner.mode is Mode.PACKET:
         raise InvalidInput(
             files[0], 1, 1, f"a {traffic.kind} in the mode {manner.mode}", "a capture, which has packets"
         )
     notes: tuple[Note, ...] = ()
     if model is not None:
         lab, notes = placed_by_model(lab, traffic.flows, read_model(model), model)
-    carried = mixed(files, traffic.flows, manner.mode, lab.topology)
+    carried = mixed(files, traffic.flows, manner.mode if traffic.kind == CAPTURE else Mode.SESSION, lab.topology)
     if carried.flows.empty:
         nothing = f"{traffic.packets} packets and no flow"
         raise InvalidInput(files[0], 1, 1, nothing, "traffic with TCP, UDP or ICMP echo flows")

@@ -57,7 +57,7 @@ REPLAY = ("session", "packet", "auto")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
-@click.option("--replay", default="session", show_default=True, type=click.Choice(REPLAY))
+@click.option("--replay", default="auto", show_default=True, type=click.Choice(REPLAY))
 @click.option("--max-flows", type=click.IntRange(min=1), help="Replay at most so many flows, the critical ones first.")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of losses and of what is chosen."

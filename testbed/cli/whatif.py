@@ -55,7 +55,7 @@ from testbed.whatif import Question, answered
 @click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
-    default=Mode.SESSION.value,
+    default=Mode.AUTO.value,
     show_default=True,
     help="Replay over sockets, as packets, or as packets what no socket can replay (auto).",
 )
