@@ -51,6 +51,7 @@ def test_no_change(shadow):
 """
 
 
+@pytest.mark.slow
 def test_a_regression_fails_a_test_with_its_line(tmp_path):
     lab = quick_lab(tmp_path / "lab")
     (tmp_path / "test_change.py").write_text(TESTS.format(lab=str(lab)))

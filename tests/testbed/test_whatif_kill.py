@@ -157,6 +157,7 @@ def test_interrupt_unwinds_and_leaves_nothing(tmp_path):
     assert not left_of("interrupt", made)
 
 
+@pytest.mark.slow
 def test_ordinary_user_gets_the_same_verdict_as_root(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else; the other tests already run as an ordinary user")
