@@ -7,12 +7,16 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 from testbed.testing import plugin
 from tests.testbed.quick_lab import quick_lab
 
 TESTS = """
 import warnings
 from pathlib import Path
+
+import pytest
 
 import pytest
 
