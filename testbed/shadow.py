@@ -19,6 +19,7 @@ from testbed.network.fresh_rates import is_rate_only, limit_rates
 from testbed.network.impairment import Engine, Impairer, LineReport
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
+from testbed.network.neighbours import cannot_solicit
 from testbed.network.unlinked import add_unlinked
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
 
@@ -132,7 +133,17 @@ class Shadow:
             return ended[0]
         # every device is asked each time: a router is configured by the first question
         states = [self.device(name).ready(box, self.configs[name]) for name, box in self.boxes.items()]
-        return next((state.waiting_for for state in states if not state.ready), None)
+        lack = next((state.waiting_for for state in states if not state.ready), None)
+        return lack or self._silent_in_ipv6()
+
+    def _silent_in_ipv6(self) -> str | None:
+        speakers = [
+            box
+            for box in self.boxes.values()
+            if any(address.version == 6 for interface in box.node.interfaces for address in interface.addresses)
+        ]
+        waits = ((box.node.name, cannot_solicit(box.namespace)) for box in speakers)
+        return next((f"{node}: a link-local address on {name}" for node, name in waits if name), None)
 
     def _routes(self) -> tuple[tuple[str, str], ...]:
         routers = [box for box in self.boxes.values() if box.processes]

@@ -18,6 +18,7 @@ from replay.packet_mode.kpis import packet_kpis
 from replay.packet_mode.plan import PacketPlan, planned
 from replay.packet_mode.sender import Timing
 from replay.tap import Tap, Taps
+from testbed.network.neighbours import cannot_solicit
 from testbed.packet_mode import packet_mode, player_of
 from testbed.placement import END_POINTS
 from testbed.shadow import Shadow
@@ -151,11 +152,12 @@ def played(folder: Path, packets: Sequence[tuple[int, bytes]], rules: str = "", 
     path = capture(folder / "flows.pcap", packets)
     lab_options = {name: options.pop(name) for name in ("mtu", "rate_bps") if name in options}
     met_options = {name: options.pop(name) for name in ("tapped", "timing") if name in options}
+    in_ipv6 = any(packet[0] >> 4 == 6 for _, packet in packets)
     return on_shadow(
         lab(folder, rules, **lab_options),
         folder,
         lambda shadow: met(shadow, plan_of(shadow, path, **options), folder, **met_options),
-        ready=False,
+        ready=in_ipv6,
     )
 
 
@@ -353,3 +355,13 @@ def test_flows_whose_source_is_no_end_point_are_named(tmp_path):
     ((_, reason),) = seen.more["unplayable"]
     assert "10.1.0.1" in reason
     assert len(seen.kpis) == 1
+
+
+def test_an_interface_that_cannot_solicit_is_told(tmp_path):
+    def job(shadow):
+        told = [cannot_solicit(box.namespace) for box in shadow.boxes.values()]
+        space = shadow.boxes["web1"].namespace
+        space.run(["ip", "-6", "address", "flush", "dev", "eth0", "scope", "link"])
+        return told, cannot_solicit(space)
+
+    assert on_shadow(lab(tmp_path), tmp_path, job) == ([None, None, None], "eth0")
