@@ -48,7 +48,12 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """The object that did it: where it stands, and evidence that a sceptic can check."""
+    """The object that did it: where it stands, and evidence that a sceptic can check.
+
+    `decided_by` says how it is known: "trace" (the kernel's account of one flow), "counters" (what devices counted and
+    told before and after), "checker" (a daemon's own check), "probe" (an access tried before and after) or "diff" (a
+    guess by the change alone).  `in_change` is false for a fault that was there before and was only met now.
+    """
 
     node: str
     object: str
@@ -56,6 +61,8 @@ class Blame:
     line: int | None = None
     text: str = ""
     evidence: tuple[str, ...] = ()
+    decided_by: str = ""
+    in_change: bool = True
 
     def to_json(self) -> dict[str, Json]:
         """The blame as the `blame` object of `verdict.json`."""
@@ -66,6 +73,8 @@ class Blame:
             "line": self.line,
             "text": self.text,
             "evidence": list(self.evidence),
+            "decided_by": self.decided_by,
+            "in_change": self.in_change,
         }
 
 

@@ -108,7 +108,7 @@ def refused(case: Case, refusals: Sequence[Refusal]) -> Judgement:
         file = f"configs/{refusal.node}/{complaint.file}"
         text = _line_of(case.change, refusal.node, complaint.file, complaint.line)
         said = f"{refusal.node} refuses {file}: {complaint.message}"
-        blame = Blame(refusal.node, complaint.file, file, complaint.line, text, (complaint.message,))
+        blame = Blame(refusal.node, complaint.file, file, complaint.line, text, (complaint.message,), "checker")
         findings.append(_network_finding("syntax", said, blame))
     return Judgement(Verdict.FAIL, findings[0].effect, tuple(findings), (), {})
 
@@ -118,7 +118,7 @@ def not_applied(case: Case, problem: str) -> Judgement:
     line = case.change.lines[0] if len(case.change.lines) == 1 else None
     blame = None
     if line is not None:
-        blame = Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (problem,))
+        blame = Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (problem,), "checker")
     finding = _network_finding("apply", f"the change could not be put in force: {problem}", blame)
     return Judgement(Verdict.FAIL, finding.effect, (finding,), (), {})
 

@@ -119,5 +119,14 @@ def _finding(entry: FindingEntry) -> Finding:
         q_value=None if entry.q_value is None else number(entry.q_value),
         blame=None
         if blame is None
-        else Blame(blame.node, blame.object, blame.file, blame.line, blame.text, blame.evidence),
+        else Blame(
+            blame.node,
+            blame.object,
+            blame.file,
+            blame.line,
+            blame.text,
+            blame.evidence,
+            blame.decided_by,
+            blame.in_change,
+        ),
     )

@@ -64,6 +64,8 @@ class BlameEntry(_Part):
     line: int | None = None
     text: str = ""
     evidence: tuple[str, ...] = ()
+    decided_by: Literal["", "trace", "counters", "checker", "probe", "diff"] = ""
+    in_change: bool = True
 
 
 class FindingEntry(_Part):

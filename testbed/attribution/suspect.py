@@ -29,9 +29,16 @@ class Ground(IntEnum):
     RULE_HIT = 94
 
 
+GUESSED = frozenset({Ground.ONLY_NEAR, Ground.TOUCHED, Ground.PLAUSIBLE})
+"""Grounds on which no counter and no table speaks for the line itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One candidate for one finding; `place` breaks ties, small first."""
+    """One candidate for one finding; `place` breaks ties, small first.
+
+    Without a `line` of the change it is a fault that was there before, at `file` and `number`.
+    """
 
     ground: Ground
     node: str
@@ -51,10 +58,11 @@ class Suspect:
     def blame(self, more: Iterable[str] = ()) -> Blame:
         """The blame to tell, with the evidence of others after its own."""
         evidence = tuple(dict.fromkeys((*self.evidence, *more)))
+        held = "diff" if self.ground in GUESSED else "counters"
         if self.line is None:
-            return Blame(self.node, self.object, self.file, self.number, self.text, evidence)
+            return Blame(self.node, self.object, self.file, self.number, self.text, evidence, held, in_change=False)
         line = self.line
-        return Blame(self.node, self.object, line.file, line.line, line.text, evidence)
+        return Blame(self.node, self.object, line.file, line.line, line.text, evidence, held)
 
 
 def where(line: Line) -> str:

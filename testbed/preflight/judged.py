@@ -188,7 +188,7 @@ def _finished(finding: Finding, probes: Sequence[Probe], reach: Reach) -> Findin
 
 def _probed(line: Line, probes: int) -> Blame:
     said = f"{line.node}: {probes} of the probes that were made of this line are answered otherwise than before it"
-    return Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (said,))
+    return Blame(line.node, line.file.rsplit("/", 1)[-1], line.file, line.line, line.text, (said,), "probe")
 
 
 def _end(address: object, port: object) -> str:
