@@ -91,13 +91,18 @@ def judged(
 
 def blamed_on(case: Tried, found: Judgement, kpis: pd.DataFrame, counters: pd.DataFrame) -> Judgement:
     """The judgement, with a culprit named for what it rests on: a mere suspicion in a PASS has none."""
-    baseline = kpis[kpis["role"] == Role.BASELINE.value].drop_duplicates("flow_id", keep="last")
-    paths = {flow: tuple(path.split(">")) for flow, path in zip(baseline["flow_id"], baseline["path"], strict=True)}
+    paths, later = (_ways(kpis, role) for role in (Role.BASELINE, Role.TREATMENT))
     decisive = {Verdict.PASS: None, Verdict.INCONCLUSIVE: Severity.WARN, Verdict.FAIL: Severity.FAIL}[found.verdict]
     asked = [finding for finding in found.findings if finding.verdict is decisive]
-    answered = {f.finding_id: f for f in blamed(asked, case.change, case.lab, counters, case.flows, paths)}
+    answered = {f.finding_id: f for f in blamed(asked, case.change, case.lab, counters, case.flows, paths, later)}
     findings = tuple(answered.get(finding.finding_id, finding) for finding in found.findings)
     return replace(found, findings=findings)
+
+
+def _ways(kpis: pd.DataFrame, role: Role) -> dict[str, tuple[str, ...]]:
+    """Every flow's nodes in the last window of a role."""
+    own = kpis[kpis["role"] == role.value].drop_duplicates("flow_id", keep="last")
+    return {flow: tuple(path.split(">")) for flow, path in zip(own["flow_id"], own["path"], strict=True)}
 
 
 def refused(case: Case, refusals: Sequence[Refusal]) -> Judgement:

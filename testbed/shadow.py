@@ -13,6 +13,7 @@ from pathlib import Path
 
 from testbed.box import NodeBox
 from testbed.devices.base import Complaint, Configs, Device, Forgets, Reading
+from testbed.devices.daemon_cpu import cpu_readings
 from testbed.errors import InvalidInput, NotReady
 from testbed.network.addressing import add_routes, put_back_addresses, set_addresses
 from testbed.network.fresh_rates import is_rate_only, limit_rates
@@ -108,7 +109,10 @@ class Shadow:
 
     def readings(self) -> dict[str, Sequence[Reading]]:
         """Counters and state of every node."""
-        return {name: self.device(name).readings(box, self.configs[name]) for name, box in self.boxes.items()}
+        return {
+            name: [*self.device(name).readings(box, self.configs[name]), *cpu_readings(box.processes)]
+            for name, box in self.boxes.items()
+        }
 
     def impairments(self) -> Mapping[tuple[str, str], LineReport]:
         """(node, interface) to what impaired that direction, and with what error, since this was asked last."""

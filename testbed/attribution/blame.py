@@ -7,18 +7,20 @@ speaks against anybody, nobody is blamed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
 from analysis.verdict import Blame, Finding, Scope, Severity
-from testbed.attribution import links, proxy, routes, rules
+from testbed.attribution import links, proxy, routes, rules, settings
 from testbed.attribution.edits import is_remark, successor
 from testbed.attribution.scene import Scene
 from testbed.attribution.suspect import Ground, Suspect, where
+from testbed.attribution.symptoms import grave, symptoms
 from testbed.change.model import Change, Line
 from topologies.load import Lab
 
-ROOMS = (rules.suspects, routes.suspects, proxy.suspects, links.suspects)
+ROOMS = (rules.suspects, routes.suspects, proxy.suspects, links.suspects, settings.suspects)
 TOLD = 12
 """Sentences of evidence at most; more does not convince anybody."""
 
@@ -30,13 +32,14 @@ def blamed(
     counters: pd.DataFrame,
     flows: pd.DataFrame,
     paths: Mapping[str, Sequence[str]],
+    later: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Finding, ...]:
     """The findings with a culprit named where one can be: its node, object, file, line and evidence with numbers.
 
     FAIL and WARN are blamed, INFO is left alone.  `paths` gives a flow's nodes from client to server
-    in the baseline; a flow without one may have passed any node.
+    in the baseline, `later` with the change in force; a flow without one may have passed any node.
     """
-    scene = Scene.of(change, lab, counters, flows, paths)
+    scene = Scene.of(change, lab, counters, flows, paths, later)
     classes = _classes(flows)
     known: dict[tuple[str, ...], Blame | None] = {}
     told = []
@@ -73,6 +76,8 @@ def _culprit(scene: Scene, flows: Sequence[str]) -> Blame | None:
     held = [s for s in suspects if s.ground > Ground.ONLY_NEAR]
     if not any(s.line is not None for s in held):
         held += _nearby(scene, flows, [s for s in suspects if s.ground == Ground.ONLY_NEAR])
+    if not any(s.line is not None for s in held):
+        held += _suffered(scene, flows)
     if not held:
         return None
     ranked = sorted(held, key=lambda s: (-s.score(len(flows)), s.place))
@@ -88,12 +93,25 @@ def _seconded(best: Suspect, others: Sequence[Suspect], scene: Scene, flows: Seq
             twin = "the other IP version: " if not other.flows & best.flows else "also: "
             if not any(where(other.line) in sentence for sentence in (*best.evidence, *said)):
                 said.append(f"{twin}{where(other.line)}; {other.evidence[0]}")
-        elif other.line is None and other.flows & best.flows:
-            said.append(f"not in the change: {other.file}:{other.number} — {other.evidence[0]}")
+        elif other.line is None and other.number is not None and other.flows & best.flows:
+            said.append(f"not part of the change: {other.file}:{other.number} — {other.evidence[0]}")
     if best.ground in (Ground.ONLY_NEAR, Ground.LATENT):
         said += routes.turns_told(scene, flows)
+    told = "\n".join((*best.evidence, *said))
+    said += [one.sentence for one in symptoms(scene, flows) if one.sentence not in told]
     room = max(TOLD - len(best.evidence), 3)
     return said[:room]
+
+
+def _suffered(scene: Scene, flows: Sequence[str]) -> list[Suspect]:
+    """What a node on the way can no longer do, where no line of the change is held for it: a limit that was there."""
+    found = []
+    for place, one in enumerate(one for one in symptoms(scene, flows) if grave(one)):
+        said = (one.sentence, "this limit is not part of the change: it was there before")
+        label = f"{one.kind} {one.object}".strip()
+        passing = scene.passing(flows, one.node)
+        found.append(Suspect(Ground.LATENT, one.node, label, None, said, passing, (place,)))
+    return found
 
 
 def _nearby(scene: Scene, flows: Sequence[str], weak: Sequence[Suspect]) -> list[Suspect]:

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from testbed.attribution.nft_words import in_iptables_words
 from topologies.model import IpAddress, IpNetwork
 
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+ICMP, TCP, UDP, ICMPV6, OSPF = 1, 6, 17, 58, 89
+BGP_PORT, BFD_PORT = 179, 3784
 LONG_NAMES = MappingProxyType(
     {
         "--append": "-A",
@@ -43,6 +44,7 @@ LONG_NAMES = MappingProxyType(
 )
 PROTOCOLS = MappingProxyType(
     {"icmp": ICMP, "tcp": TCP, "udp": UDP, "icmpv6": ICMPV6, "ipv6-icmp": ICMPV6, "icmp6": ICMPV6, "all": 0, "any": 0}
+    | {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": OSPF, "ospfigp": OSPF, "pim": 103, "vrrp": 112, "sctp": 132}
 )
 SERVICES = MappingProxyType(
     {"ssh": 22, "domain": 53, "http": 80, "ntp": 123, "https": 443, "mysql": 3306, "postgresql": 5432, "redis": 6379}
@@ -145,6 +147,13 @@ def stops_path_mtu(text: str) -> bool:
         return False
     types = [o for o in options(text) if o.name == "--icmp-type"]
     return all(o.negated or not PATH_MTU_TYPES.isdisjoint(o.arguments) for o in types)
+
+
+def meets_routing(text: str, version: int) -> bool:
+    """Whether the rule can match what routers say to each other: OSPF, BGP or BFD."""
+    nowhere = frozenset[IpAddress]()
+    spoken = ((OSPF, None), (TCP, frozenset({BGP_PORT})), (UDP, frozenset({BFD_PORT})))
+    return any(matches(text, Leg(version, number, nowhere, nowhere, None, ports)) for number, ports in spoken)
 
 
 def names_icmp_type(text: str) -> bool:

@@ -82,9 +82,9 @@ def _label(section: Section, text: str) -> str:
 def _served(scene: Scene, node: str, flows: Iterable[str]) -> dict[str, set[str]]:
     """The sections that serve each flow, before or after the change."""
     written = [sections(texts.get((node, FILE), "")) for texts in (scene.before, scene.after)]
-    ports = {scene.journeys[f].port for f in flows}
-    by_port = {port: serving(written[0], [port]) | serving(written[1], [port]) for port in ports}
-    return {f: by_port[scene.journeys[f].port] for f in flows}
+    doors = {f: scene.journeys[f].doors or frozenset() for f in flows}
+    by_door = {ports: serving(written[0], ports) | serving(written[1], ports) for ports in set(doors.values())}
+    return {f: by_door[doors[f]] for f in flows}
 
 
 def _fits(text: str, sign: Sign) -> bool:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from testbed.attribution.edits import successor
-from testbed.attribution.scene import Scene, own_addresses
+from testbed.attribution.scene import Scene
 from testbed.attribution.suspect import Ground, Suspect, where
+from testbed.attribution.symptoms import named_at
+from testbed.attribution.way import own_addresses
 from testbed.change.model import Line
 from testbed.paths import HOPS, Atlas
 from topologies.model import IpAddress, IpNetwork
@@ -21,6 +23,7 @@ FILE = "frr.conf"
 ENDS = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
 LOST = "no route"
 _STATIC = re.compile(r"^(?:no )?(?:ip|ipv6) route (\S+) +(\S+)")
+_NOWHERE = frozenset({"null0", "blackhole", "reject"})
 _STEERS = re.compile(
     r"\b(cost|metric|network|distance|route-map|redistribute|default-information|neighbor|passive|passive-interface|"
     r"shutdown|area|hello-interval|dead-interval|authentication|mtu-ignore|prefix-list|access-list|local-preference|"
@@ -38,18 +41,30 @@ class Turn:
     after: str
     flows: frozenset[str]
     onward: str = ""
+    learnt: str = ""
 
     @property
     def sentence(self) -> str:
         """As evidence."""
         said = f"{self.node}: {self.prefix} via {self.before} → {self.after} ({len(self.flows)} of the flows)"
-        return f"{said}; {self.onward}" if self.onward else said
+        return "; ".join(filter(None, (said, self.learnt, self.onward)))
 
     @property
     def devices(self) -> frozenset[str]:
         """The interfaces that the way left and entered."""
         hops = f"{self.before},{self.after}".split(",")
         return frozenset(hop.partition("@")[2] for hop in hops if "@" in hop)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How two tables differ for one address: the prefix that came or went, both ways, and the prefix of each."""
+
+    prefix: str
+    was: str
+    now: str
+    old_prefix: str
+    new_prefix: str
 
 
 Table = Sequence[tuple[IpNetwork, str, str]]
@@ -80,9 +95,9 @@ def _turns(scene: Scene, node: str, flows: Sequence[str]) -> list[Turn]:
     early, late = _table(scene, node, late=False), _table(scene, node, late=True)
     if not early or not late or early == late:
         return []
-    hurt: dict[tuple[str, str, str], set[str]] = {}
-    towards: dict[tuple[str, str, str], IpAddress] = {}
-    looked: dict[IpAddress, tuple[str, str, str] | None] = {}
+    hurt: dict[Moved, set[str]] = {}
+    towards: dict[Moved, IpAddress] = {}
+    looked: dict[IpAddress, Moved | None] = {}
     for flow in flows:
         for address in _wanted(scene, flow, node):
             if address not in looked:
@@ -91,13 +106,36 @@ def _turns(scene: Scene, node: str, flows: Sequence[str]) -> list[Turn]:
             if key is not None:
                 hurt.setdefault(key, set()).add(flow)
                 towards[key] = min(address, towards.get(key, address), key=str)
-    return [Turn(node, *key, frozenset(who), _onward(scene, node, key[2], towards[key])) for key, who in hurt.items()]
+    return [
+        Turn(
+            node,
+            key.prefix,
+            key.was,
+            key.now,
+            frozenset(who),
+            _onward(scene, node, key.now, towards[key]),
+            _learnt(scene, node, key),
+        )
+        for key, who in hurt.items()
+    ]
 
 
-def _difference(early: Table, late: Table, address: IpAddress) -> tuple[str, str, str] | None:
+def _difference(early: Table, late: Table, address: IpAddress) -> Moved | None:
     (old, was, old_name), (new, now, new_name) = _lookup(early, address), _lookup(late, address)
     # the more specific of the two is the one that came or went
-    return None if was == now else (new_name if new >= old else old_name, was, now)
+    return None if was == now else Moved(new_name if new >= old else old_name, was, now, old_name, new_name)
+
+
+def _learnt(scene: Scene, node: str, moved: Moved) -> str:
+    """From which protocol FRR had the routes, with distance, metric and next hops; empty where no FRR is."""
+    was = scene.ledger.read(node, "rib", moved.old_prefix, "route")[0].state
+    now = scene.ledger.read(node, "rib", moved.new_prefix, "route")[1].state
+    if not was and not now:
+        return ""
+    old, new = (
+        f"{prefix} {state}" if state else LOST for prefix, state in ((moved.old_prefix, was), (moved.new_prefix, now))
+    )
+    return f"FRR: {old} → {new}"
 
 
 def _onward(scene: Scene, node: str, state: str, address: IpAddress) -> str:
@@ -108,8 +146,27 @@ def _onward(scene: Scene, node: str, state: str, address: IpAddress) -> str:
     tables = {n: [(network, via) for network, via, _ in _table(scene, n, late=True)] for n in names}
     way = Atlas(scene.lab.topology, tables).way(node, str(address))
     if way[-1] in ENDS:
-        return f"the new way to {address} ends in a {way[-1]} on {way[-2]}, which was there before"
+        place = _null_route(scene, way[-2], address)
+        ends = f"the new way to {address} ends in a {way[-1]} on {way[-2]}, which was there before"
+        return f"{ends}; not part of the change: {place}" if place else ends
     return f"the new way to {address} turns in a circle: {'>'.join(way[:5])}…" if len(way) > HOPS else ""
+
+
+def _null_route(scene: Scene, node: str, address: IpAddress) -> str:
+    """The line of frr.conf that sends an address nowhere, if it is no line of the change; empty where none does."""
+    changed = {line.line for line in scene.lines(node, FILE) if line.sign == "+"}
+    best, told = -1, ""
+    for number, text in enumerate(scene.after.get((node, FILE), "").splitlines(), start=1):
+        found = _STATIC.match(text.strip())
+        if found is None or found[2].lower() not in _NOWHERE or number in changed:
+            continue
+        try:
+            network = ip_network(found[1], strict=False)
+        except ValueError:
+            continue
+        if network.version == address.version and address in network and network.prefixlen > best:
+            best, told = network.prefixlen, f'configs/{node}/{FILE}:{number} "{text.strip()}"'
+    return told
 
 
 def _table(scene: Scene, node: str, *, late: bool) -> Table:
@@ -137,7 +194,7 @@ def _lookup(table: Table, address: IpAddress) -> tuple[int, str, str]:
 def _wanted(scene: Scene, flow: str, node: str) -> set[IpAddress]:
     """Where this flow's packets may be headed when they are at the node, there and back, through translation."""
     journey = scene.journeys.get(flow)
-    if journey is None or node not in journey.path:
+    if journey is None or node not in journey.nodes:
         return set()
     legs = journey.legs_at(node)
     headed = {a for leg in legs for a in leg.sources | leg.destinations} or {journey.source, journey.destination}
@@ -181,7 +238,8 @@ def _suspect(
         ground = Ground.PLAUSIBLE if own else Ground.TOUCHED
     interface = section.removeprefix("interface ").split()[0] if section.startswith("interface ") else ""
     elsewhere = interface and not any(interface in t.devices for t in own)
-    lost = neighbours.get(interface)
+    # a line names its neighbour by address, or stands below the interface on which it is heard
+    lost = neighbours.get(interface) or next((neighbours[w] for w in text.split() if w in neighbours), None)
     said = [t.sentence for t in (*covered, *(t for t in relevant if t not in covered))]
     if lost:
         said.append(f"{line.node}: {lost}")
@@ -226,7 +284,8 @@ def _neighbours(scene: Scene) -> dict[str, dict[str, str]]:
         for name, before, after in scene.ledger.objects(node.name, "neighbour", "state"):
             if before.windows and before.state != after.state:
                 now = after.state or "gone"
-                found.setdefault(node.name, {})[name.split()[-1]] = f"{name}: {before.state} → {now}"
+                at = named_at(scene, node.name, name)
+                found.setdefault(node.name, {})[name.split()[-1]] = f"{name}: {before.state} → {now}{at}"
     return found
 
 

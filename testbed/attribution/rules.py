@@ -11,13 +11,26 @@ from dataclasses import dataclass, replace
 from testbed.attribution.edits import successor
 from testbed.attribution.ledger import NOTHING, Tally, number, rose
 from testbed.attribution.links import path_mtu_errors
-from testbed.attribution.match import DROPS, canonical, matches, names_icmp_type, stops_path_mtu, target
+from testbed.attribution.match import (
+    DROPS,
+    canonical,
+    matches,
+    meets_routing,
+    names_icmp_type,
+    stops_path_mtu,
+    target,
+)
 from testbed.attribution.scene import Files, Scene
 from testbed.attribution.suspect import Ground, Suspect, where
+from testbed.attribution.symptoms import parted
 from testbed.change.model import Line
 from testbed.devices import nft_text
 from testbed.devices.packet_filter import FAMILIES, Rule, parse_rules
 
+OWN_CHAINS = frozenset({"input", "output"})
+"""Chains, as they are usually named, that see what a node itself sends and gets."""
+
+BLACK_HOLE = "a path MTU black hole: it drops the ICMP errors that tell a sender of a smaller path MTU"
 VERSIONS = {"iptables.rules": (4,), "ip6tables.rules": (6,), nft_text.FILE: (4, 6)}
 PROGRAMS = {**FAMILIES, nft_text.FILE: "nft"}
 NFT_FAMILIES = {"ip": 4, "ip6": 6}
@@ -185,8 +198,10 @@ def version_of(file: str, rule: Rule) -> int | None:
 
 
 def _hurt(scene: Scene, node: str, hit: Hit, flows: Sequence[str], version: int | None) -> frozenset[str]:
-    """The flows that the rule can touch: by its match, or by keeping path MTU errors from their senders."""
+    """The flows that the rule can touch: by its match, by keeping path MTU errors from senders or routers apart."""
     if hit.effect == "drop" and stops_path_mtu(hit.rule.text):
+        return frozenset(flows)
+    if hit.rule.chain.lower() in OWN_CHAINS and meets_routing(hit.rule.text, version or 4) and parted(scene, node):
         return frozenset(flows)
     return frozenset(
         f for f in flows if any(matches(hit.rule.text, leg) for leg in scene.journeys[f].legs_at(node, version))
@@ -204,7 +219,7 @@ def _gained(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place
     ]
     errors: list[str] = []
     if hit.effect == "drop" and stops_path_mtu(hit.rule.text):
-        said.append("it drops the ICMP errors that tell a sender of a smaller path MTU")
+        said.append(BLACK_HOLE)
         # what no counter saw must at least have happened on the rule's own node
         errors = path_mtu_errors(scene, scene.nodes(sorted(explained)) if counted else [line.node])
         said += errors
@@ -250,7 +265,8 @@ def _lost(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place: 
 
 
 def _uncovered(scene: Scene, node: str, file: str, hit: Hit, explained: frozenset[str], place: int) -> Suspect:
-    evidence = (_told(node, hit), "this rule is not part of the change: it lay in wait")
+    hole = (BLACK_HOLE,) if hit.effect == "drop" and stops_path_mtu(hit.rule.text) else ()
+    evidence = (_told(node, hit), *hole, "this rule is not part of the change: it lay in wait")
     return Suspect(
         Ground.LATENT,
         node,

@@ -5,9 +5,8 @@ Knows no cause.  It reads the lab's own config files once, when it is made, and 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,25 +14,26 @@ import pandas as pd
 
 from testbed.attribution.edits import Edit, edits, is_remark
 from testbed.attribution.ledger import Ledger
-from testbed.attribution.match import Leg, address
+from testbed.attribution.match import Leg
+from testbed.attribution.way import Ways
 from testbed.change.model import Change, Line
 from topologies.load import Lab
-from topologies.model import IpAddress, Node
+from topologies.model import IpAddress
 
-READ = ("iptables.rules", "ip6tables.rules", "nftables.conf", "frr.conf", "haproxy.cfg")
+READ = ("iptables.rules", "ip6tables.rules", "nftables.conf", "frr.conf", "haproxy.cfg", "sysctl.conf")
 INCLUDED = "files/etc/nft"
 """What nftables.conf may include."""
 
-TRANSIT = frozenset({"router", "bridge"})
-"""Kinds that rewrite no address, so that theirs never stand in a flow's packets."""
-
-_SERVER = re.compile(r"^\s*server\s+\S+\s+\[?([0-9A-Fa-f.:]+?)\]?:(\d+)\b", re.MULTILINE)
 Files = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A flow on its way: the nodes from client to server, and its packets on either side of a proxy."""
+    """A flow on its way: the nodes from client to server, and its packets between every two that rewrite them.
+
+    `later` is the way with the change in force, empty where it is not known; `doors` are the ports by which the flow
+    comes to its server or to the proxy before it, None where a map decides.
+    """
 
     flow_id: str
     version: int
@@ -44,6 +44,13 @@ class Journey:
     path: tuple[str, ...]
     known: bool
     legs: tuple[tuple[frozenset[str], Leg], ...]
+    later: tuple[str, ...] = ()
+    doors: frozenset[int] | None = field(default_factory=frozenset)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node on the way before the change, then those that are only met with it."""
+        return tuple(dict.fromkeys((*self.path, *self.later)))
 
     def legs_at(self, node: str, version: int | None = None) -> list[Leg]:
         """The flow's packets as that node sees them, in one IP version or any."""
@@ -51,7 +58,7 @@ class Journey:
 
     def joins(self, a: str, b: str) -> bool:
         """Whether two nodes follow each other on the way, or might, where the way is not known."""
-        pairs = zip(self.path, self.path[1:], strict=False)
+        pairs = [*zip(self.path, self.path[1:], strict=False), *zip(self.later, self.later[1:], strict=False)]
         return not self.known or any({a, b} == {one, other} for one, other in pairs)
 
 
@@ -75,8 +82,9 @@ class Scene:
         counters: pd.DataFrame,
         flows: pd.DataFrame,
         paths: Mapping[str, Sequence[str]],
+        later: Mapping[str, Sequence[str]],
     ) -> Scene:
-        """From the tables of a run."""
+        """From the tables of a run; `paths` and `later` are ways before the change and with it."""
         unchanged = {
             (node.name, file): _text(path)
             for node in lab.topology.nodes
@@ -86,9 +94,9 @@ class Scene:
         before = unchanged | {key: content.decode(errors="replace") for key, content in change.before.items()}
         after = {key: content.decode(errors="replace") for key, content in change.after.items()}
         after |= {key: text for key, text in unchanged.items() if key not in after}
-        return cls(
-            change, lab, Ledger.of(counters), before, after, _journeys(flows, paths, lab, before), edits(change.lines)
-        )
+        ways = Ways.of(lab.topology.nodes, before), Ways.of(lab.topology.nodes, after)
+        journeys = _journeys(flows, (paths, later), lab, ways)
+        return cls(change, lab, Ledger.of(counters), before, after, journeys, edits(change.lines))
 
     def lines(self, node: str, file: str) -> list[Line]:
         """The changed lines of one file that some device acts on."""
@@ -99,13 +107,13 @@ class Scene:
 
     def passing(self, flows: Sequence[str], node: str) -> frozenset[str]:
         """Those of the flows whose way leads through a node."""
-        return frozenset(f for f in flows if f in self.journeys and node in self.journeys[f].path)
+        return frozenset(f for f in flows if f in self.journeys and node in self.journeys[f].nodes)
 
     def nodes(self, flows: Sequence[str]) -> list[str]:
         """The nodes on these flows' ways, first hop first."""
         rank: dict[str, int] = {}
         for flow in flows:
-            for place, node in enumerate(self.journeys[flow].path if flow in self.journeys else ()):
+            for place, node in enumerate(self.journeys[flow].nodes if flow in self.journeys else ()):
                 rank[node] = min(place, rank.get(node, place))
         return sorted(rank, key=lambda node: (rank[node], node))
 
@@ -122,60 +130,33 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _journeys(flows: pd.DataFrame, paths: Mapping[str, Sequence[str]], lab: Lab, before: Files) -> dict[str, Journey]:
-    nodes = {node.name: node for node in lab.topology.nodes}
+def _journeys(
+    flows: pd.DataFrame, paths: tuple[Mapping[str, Sequence[str]], ...], lab: Lab, ways: tuple[Ways, ...]
+) -> dict[str, Journey]:
+    nodes = frozenset(node.name for node in lab.topology.nodes)
     columns = ("flow_id", "protocol", "source_address", "source_port", "destination_address", "destination_port")
     refused = (flows["outcome"] != "accepted").tolist() if "outcome" in flows else [False] * len(flows)
     found: dict[str, Journey] = {}
     rows = zip(*(flows[c].tolist() for c in columns), refused, strict=True)
     for flow, protocol, source, source_port, destination, port, denied in rows:
-        path = tuple(n for n in paths.get(flow, ()) if n in nodes)
+        path, later = (tuple(n for n in side.get(flow, ()) if n in nodes) for side in paths)
         ends = (ip_address(source), ip_address(destination))
         version = ends[0].version
         one, other = (frozenset({end}) for end in ends)
         first = Leg(version, int(protocol), one, other, int(source_port), frozenset({int(port)}))
-        known = bool(path)
         # a flow whose way was not told may have passed any node, translated
-        legs = _legs(first, path, nodes, before) if known else ((frozenset(nodes), _anywhere(first)),)
-        path = path or tuple(nodes)
-        found[str(flow)] = Journey(str(flow), version, ends[1], ends[0], int(port), denied, path, known, legs)
+        legs: tuple[tuple[frozenset[str], Leg], ...] = ((nodes, _anywhere(first)),)
+        doors: frozenset[int] | None = frozenset({int(port)})
+        if path:
+            early, late = ways[0].legs(first, path), ways[1].legs(first, later or path)
+            legs = tuple(dict.fromkeys((*early.legs, *late.legs)))
+            doors = None if early.doors is None or late.doors is None else early.doors | late.doors
+        order = path or tuple(node.name for node in lab.topology.nodes)
+        found[str(flow)] = Journey(
+            str(flow), version, ends[1], ends[0], int(port), denied, order, bool(path), legs, later, doors
+        )
     return found
-
-
-def _legs(
-    first: Leg, path: tuple[str, ...], nodes: Mapping[str, Node], before: Files
-) -> tuple[tuple[frozenset[str], Leg], ...]:
-    """Packets are rewritten by NAT between the ends of a leg, and made anew by a proxy on the way."""
-    at = next((i for i, n in enumerate(path[:-1]) if i and (n, "haproxy.cfg") in before), len(path) - 1)
-    translators = {a for n in path[1:at] if nodes[n].kind not in TRANSIT for a in own_addresses(nodes[n])}
-    version, end = first.version, own_addresses(nodes[path[at]])
-    near = replace(
-        first,
-        sources=first.sources | _of(version, translators),
-        destinations=first.destinations | _of(version, end),
-    )
-    legs = [(frozenset(path[: at + 1]), near)]
-    if at < len(path) - 1:
-        server = own_addresses(nodes[path[-1]])
-        listed = [(address(text), int(port)) for text, port in _SERVER.findall(before[path[at], "haproxy.cfg"])]
-        ports = frozenset(port for own, port in listed if own in server)
-        # a proxy may take IPv6 and speak IPv4 to its servers
-        spoken = {int(own.version) for own, _ in listed if own is not None and own in server}
-        for far_version in sorted(spoken or {version}):
-            sides = _of(far_version, end), _of(far_version, server)
-            far = Leg(far_version, first.protocol, *sides, source_port=None, ports=ports or None)
-            legs.append((frozenset(path[at:]), far))
-    return tuple(legs)
-
-
-def _of(version: int, addresses: Iterable[IpAddress]) -> frozenset[IpAddress]:
-    return frozenset(a for a in addresses if a.version == version)
 
 
 def _anywhere(leg: Leg) -> Leg:
     return replace(leg, sources=frozenset(), destinations=frozenset(), source_port=None)
-
-
-def own_addresses(node: Node) -> frozenset[IpAddress]:
-    """The addresses of a node's interfaces."""
-    return frozenset(a.ip for interface in node.interfaces for a in interface.addresses)

@@ -116,9 +116,13 @@ def _state(kind: str, name: str, state: str) -> Reading:
 
 
 def rib_readings(family: str, table: Any) -> list[Reading]:
-    """Routes by protocol, and a hash that is equal as long as every route leads the same way."""
+    """Routes by protocol, a hash that is equal as long as every route leads the same way, and each route in use.
+
+    A route's state is `ospf [110/20] 10.0.1.2@ens4`: protocol, distance and metric, next hops.
+    """
     protocols: Counter[str] = Counter()
     ways = []
+    used: dict[str, str] = {}
     for route in _routes(table):
         protocol = str(route.get("protocol", "?"))
         protocols[protocol] += 1
@@ -128,12 +132,26 @@ def rib_readings(family: str, table: Any) -> list[Reading]:
         )
         facts = (route.get(name) for name in ("vrfName", "prefix", "selected", "distance", "metric"))
         ways.append(" ".join((protocol, *(str(fact) for fact in facts), *hops)))
+        if route.get("selected"):
+            vrf = str(route.get("vrfName", "default"))
+            name = f"{route['prefix']}" if vrf == "default" else f"{vrf}/{route['prefix']}"
+            used[name] = _in_words(protocol, route)
     digest = hashlib.sha256("\n".join(sorted(ways)).encode()).hexdigest()[:16]
     counts = [
         Reading("rib", f"{family} {protocol}", "routes", float(number), cumulative=False)
         for protocol, number in sorted(protocols.items())
     ]
-    return [*counts, Reading("rib", family, "hash", 1.0, cumulative=False, state=digest)]
+    routes = [Reading("rib", name, "route", 1.0, cumulative=False, state=way) for name, way in sorted(used.items())]
+    return [*counts, Reading("rib", family, "hash", 1.0, cumulative=False, state=digest), *routes]
+
+
+def _in_words(protocol: str, route: Mapping[str, Any]) -> str:
+    hops = [hop for hop in _objects(route.get("nexthops")) if hop.get("active")] or _objects(route.get("nexthops"))
+    ways = sorted(
+        "blackhole" if hop.get("blackhole") else f"{hop.get('ip', 'direct')}@{hop.get('interfaceName', '-')}"
+        for hop in hops
+    )
+    return f"{protocol} [{route.get('distance', 0)}/{route.get('metric', 0)}] {','.join(ways) or 'nowhere'}"
 
 
 def _routes(table: Any) -> Iterator[Mapping[str, Any]]:

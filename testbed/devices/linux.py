@@ -30,6 +30,13 @@ TOLD = frozenset(
         "Ip6OutNoRoutes",
         "Icmp6OutPktTooBigs",
         "Icmp6OutDestUnreachs",
+        "InAddrErrors",
+        "InHdrErrors",
+        "Ip6InAddrErrors",
+        "Ip6InHdrErrors",
+        "IPReversePathFilter",
+        "ListenDrops",
+        "ListenOverflows",
     }
 )
 """Of the kernel's counters, those that say why a packet went no further."""

@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 
 from testbed.devices.base import Box, Complaint, Configs, Readiness, Reading
 from testbed.devices.linux import ALL_KINDS, LinuxNode, changed_files, placed
+from testbed.devices.session_log import Tally, log_places, program, read_tally
 from testbed.devices.stand_ins import stand_ins, wanted_certificates
 from testbed.errors import CommandFailed, NotReady
 
 FILE = "haproxy.cfg"
 PLACE = "/etc/haproxy/haproxy.cfg"
 MASTER_SOCKET = "haproxy-master.sock"
+EARS = "haproxy-log"
+TALLY = "haproxy-sessions.json"
 RELOAD_SECONDS = 10.0
 _AT_LINE = re.compile(r"\[[^\]]*?:(\d+)\]")
 COUNTERS = ("stot", "ereq", "econ", "eresp", "wretr", "wredis", "hrsp_4xx", "hrsp_5xx", "cli_abrt", "srv_abrt", "dreq")
@@ -54,6 +57,7 @@ class LoadBalancer(LinuxNode):
         super().start(box, configs)
         box.put_files({**absent_certificates(box, configs), PLACE: configs.get(FILE, b"")})
         (box.home / "run" / "haproxy").mkdir(exist_ok=True)
+        hear_sessions(box, b"", configs.get(FILE, b""))
         box.spawn("haproxy", ["haproxy", "-W", "-db", "-S", f"/run/{MASTER_SOCKET}", "-f", PLACE])
 
     def ready(self, box: Box, configs: Configs) -> Readiness:
@@ -90,6 +94,7 @@ class LoadBalancer(LinuxNode):
         except OSError as silence:
             raise NotReady(f"{box.node.name}: haproxy to reload", str(silence)) from None
         box.put_files({**absent_certificates(box, after), PLACE: after.get(FILE, b"")})
+        hear_sessions(box, before.get(FILE, b""), after.get(FILE, b""))
         process.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + RELOAD_SECONDS
         while True:
@@ -118,9 +123,34 @@ class LoadBalancer(LinuxNode):
             readings += [Reading("proxy", name, m, float(row[m]), cumulative=m in COUNTERS) for m in told]
         for name, state in states.items():
             readings.append(Reading("proxy", name, "server_state", 1.0, cumulative=False, state=state))
+        for name, count in session_tally(box).sessions.items():
+            readings.append(Reading("proxy_log", name, "sessions", float(count)))
         for path in absent_certificates(box, configs):
             readings.append(Reading("stand_in", path, "certificate", 1.0, cumulative=False, state="made by the lab"))
         return readings
+
+
+def hear_sessions(box: Box, before: bytes, after: bytes) -> None:
+    """Receive HAProxy's log where its file sends it, if that is inside a node without programs of its own."""
+    if box.node.programs:
+        return
+    old, new = (log_places(text.decode(errors="replace")) for text in (before, after))
+    if old == new:
+        return
+    if (ears := box.process(EARS)) is not None and ears.poll() is None:
+        ears.terminate()
+        ears.wait()
+    (box.home / "run" / TALLY).unlink(missing_ok=True)
+    if new:
+        box.spawn(EARS, program(new, f"/run/{TALLY}"))
+
+
+def session_tally(box: Box) -> Tally:
+    """Sessions by server and termination code since the log is heard; empty where it is not."""
+    try:
+        return read_tally((box.home / "run" / TALLY).read_text(errors="replace"))
+    except OSError:
+        return Tally()
 
 
 def absent_certificates(box: Box, configs: Configs) -> dict[str, bytes]:

@@ -95,11 +95,13 @@ def _gateway(hop: Any) -> str:
 
 
 def protocol_statistics(namespace: Namespace) -> dict[tuple[str, str], int]:
-    """(group, counter) of /proc/net/snmp and snmp6, as the kernel names them."""
+    """(group, counter) of /proc/net/snmp, netstat and snmp6, as the kernel names them."""
 
     def read() -> tuple[list[str], list[str]]:
-        four, six = Path("/proc/thread-self/net/snmp"), Path("/proc/thread-self/net/snmp6")
-        return four.read_text().splitlines(), six.read_text().splitlines() if six.exists() else []
+        own = Path("/proc/thread-self/net")
+        six = own / "snmp6"
+        four = (own / "snmp").read_text() + (own / "netstat").read_text()
+        return four.splitlines(), six.read_text().splitlines() if six.exists() else []
 
     four, six = namespace.inside(read)
     found = {}

@@ -1,22 +1,21 @@
 """What a load balancer did with one flow: frontend, backend and server by its counters, and its log if it has one.
 
 It knows HAProxy's statistics and log lines, no journey.  The counters of a flow that is alone on the shadow are its
-own; health checks do not count as sessions.  Log lines are received where production's would be: on the socket
-below HAProxy's chroot, or on the UDP port that `log` names.
+own; health checks do not count as sessions.  Log lines are those that the load balancer's node received.
 """
 
 from __future__ import annotations
 
 import re
-import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from testbed.devices.base import Box
-from testbed.devices.loadbalancer import FILE, proxy_rows
-from testbed.network.namespace import Namespace
+from testbed.devices.loadbalancer import EARS, FILE, proxy_rows, session_tally
+from testbed.devices.session_log import code_in_words
 from testbed.shadow import Shadow
 from testbed.trace.journey import Decision
 
@@ -32,12 +31,10 @@ TROUBLE = {
     "srv_abrt": "server gave up",
     "hrsp_5xx": "answers 5xx",
 }
-_CHROOT = re.compile(r"^\s*chroot\s+(\S+)", re.M)
-_LOG = re.compile(r"^\s*log\s+(/\S+|\S+:\d+|[0-9.]+)\s", re.M)
 _CODE = re.compile(r"\s([A-Za-z-]{2}[A-Za-z-]{0,2})\s\d+/\d+/\d+/\d+/\+?\d+\s\d+/\d+")
+QUIET_SECONDS = 0.3
+POLL_SECONDS = 0.01
 _SECTION = re.compile(r"^(frontend|backend|listen)\s+(\S+)")
-_LOG_OCTETS = 65_536
-_SYSLOG_PORT = 514
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -59,7 +56,7 @@ class Chosen:
         """In one sentence."""
         way = " → ".join(f"{kind} {name}" for kind, name in self._parts if name)
         told = [way or "no session", *self.trouble]
-        told += [f"log termination code {code}" for code in self.codes]
+        told += [f"log termination code {code} ({code_in_words(code)})" for code in self.codes]
         if not self.server and self.down:
             told.append(f"down: {', '.join(self.down)}")
         return "; ".join(told)
@@ -131,82 +128,21 @@ def written_at(text: str, backend: str, server: str) -> tuple[int | None, str]:
 def logs_heard(shadow: Shadow, nodes: Sequence[str]) -> Iterator[Mapping[str, list[str]]]:
     """Log lines of these nodes' proxies, complete when the block has ended."""
     heard: dict[str, list[str]] = {node: [] for node in nodes}
-    with ExitStack() as lines:
-        ears = {
-            node: lines.enter_context(_ear(shadow, node, place))
-            for node in nodes
-            for place in _log_places(shadow.configs[node].get(FILE, b"").decode(errors="replace"))[:1]
-        }
-        yield heard
-        for node, ear in ears.items():
-            heard[node] += _heard(ear)
+    before = {node: session_tally(shadow.boxes[node]).lines for node in nodes}
+    yield heard
+    for node in nodes:
+        heard[node] += _since(shadow.boxes[node], before[node])
 
 
-def _log_places(text: str) -> list[str]:
-    return _LOG.findall(text)
-
-
-@contextmanager
-def _ear(shadow: Shadow, node: str, place: str) -> Iterator[socket.socket | None]:
-    """A socket where the proxy logs to, or None where somebody else's is or could be."""
-    box = shadow.boxes[node]
-    text = shadow.configs[node].get(FILE, b"").decode(errors="replace")
-    if place.startswith("/"):
-        root = _CHROOT.search(text)
-        if root is None or root[1] != "/var/lib/haproxy":
-            yield None
-            return
-        path = box.home / "haproxy-state" / place.lstrip("/")
-        if path.exists():
-            yield None
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-            ear.bind(str(path))
-            path.chmod(0o666)
-            ear.setblocking(False)
-            try:
-                yield ear
-            finally:
-                path.unlink()
-        return
-    bound = _udp_ear(box.namespace, place)
-    if bound is None:
-        yield None
-        return
-    with bound:
-        yield bound
-
-
-def _udp_ear(namespace: Namespace, place: str) -> socket.socket | None:
-    """A UDP socket inside the node at the address of `log`, where that is the node's own loopback."""
-    address, _, port = place.rpartition(":") if place.count(":") == 1 else (place, "", "")
-    try:
-        if not ip_address(address).is_loopback:
-            return None
-    except ValueError:
-        return None
-
-    def bound() -> socket.socket:
-        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        ear.bind((address, int(port or _SYSLOG_PORT)))
-        ear.setblocking(False)
-        return ear
-
-    try:
-        return namespace.inside(bound)
-    except OSError:
-        return None
-
-
-def _heard(ear: socket.socket | None) -> list[str]:
-    lines = []
-    while ear is not None:
-        try:
-            lines.append(ear.recv(_LOG_OCTETS).decode(errors="replace").strip())
-        except BlockingIOError:
-            break
-    return lines
+def _since(box: Box, lines: int) -> list[str]:
+    """What was said since so many lines; HAProxy may tell of a session a moment after its end."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    known = session_tally(box)
+    while known.lines == lines and box.process(EARS) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        known = session_tally(box)
+    fresh = known.lines - lines
+    return list(known.last)[-fresh:] if fresh > 0 else []
 
 
 def _number(row: Mapping[str, str], name: str) -> int:

@@ -148,11 +148,19 @@ def test_an_unchanged_network_with_empty_counters_has_no_culprit(tmp_path: Path)
 
 def test_the_only_changed_line_on_the_way_is_blamed_as_just_that(tmp_path: Path):
     forward = ("net.ipv4.ip_forward = 1", "net.ipv4.ip_forward = 0")
-    change = edited(tmp_path, {"r1/sysctl.conf": [forward]})
+    unknown = ("net.ipv4.ip_forward = 1", "net.ipv4.ip_forward = 1\nnet.ipv4.tcp_sack = 0")
+    change = edited(tmp_path, {"r1/sysctl.conf": [unknown]})
     (told,) = blamed([finding("d")], change, shop(), counters(), table(flow("d", 53, protocol=17)), {"d": TO_DNS})
     assert told.blame is not None
-    assert told.blame.text == forward[1]
+    assert told.blame.text == "net.ipv4.tcp_sack = 0"
     assert told.blame.evidence[0] == "the only changed line on these flows' path"
+    assert (told.blame.decided_by, told.blame.in_change) == ("diff", True)
+    change = edited(tmp_path, {"r1/sysctl.conf": [forward]})
+    refused = counters(("r1", "icmp", "ip", "InAddrErrors", 0, 30, "", ""))
+    (told,) = blamed([finding("d")], change, shop(), refused, table(flow("d", 53, protocol=17)), {"d": TO_DNS})
+    assert told.blame is not None
+    assert (told.blame.object, told.blame.decided_by) == ("sysctl net.ipv4.ip_forward", "counters")
+    assert "InAddrErrors 0 → 30 a window (packets for others" in told.blame.evidence[1]
 
 
 def test_an_accept_moved_below_a_drop_is_blamed_in_its_new_place(tmp_path: Path):

@@ -234,7 +234,7 @@ def test_a_latent_rule_becomes_evidence_for_the_link_that_woke_it(tmp_path: Path
     latent = ("fw1", "rule", "iptables.rules:filter/INPUT/0", "packets", 2, 60, "policy DROP", "policy DROP")
     blame = blame_of(change, pd.concat([mtu_rows(), counters(latent)]))
     assert blame.object == "link r1:ens4 – r2:ens3"
-    assert any("not in the change" in s and "fw1" in s for s in blame.evidence)
+    assert any("not part of the change" in s and "fw1" in s for s in blame.evidence)
 
 
 def test_a_slower_link_is_blamed_with_the_drops_of_its_queue(tmp_path: Path):
