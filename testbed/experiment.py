@@ -32,7 +32,6 @@ from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
 from testbed.link_instrument import calibration, needs_engine
 from testbed.measure import NO_PAIR, Gauge, Slot
 from testbed.measured_record import write_measured
-from testbed.pairs.alike import begin_alike
 from testbed.pairs.course import Course
 from testbed.pairs.judged import AS_IS_ARMS
 from testbed.pairs.judged import restored as restored_by_pairs
@@ -125,7 +124,7 @@ def run(
                 experiment.say("calibrate", "; ".join(load.calibrate()))
         seconds = case.duration_ns / 1e9
         beside: list[Beside] = [*packets, *([load] if load.loads else [])]
-        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds, beside)
+        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds, beside, alike=plan.in_pairs)
         rejected = refusals(shadow, case.change)
         if rejected:
             return experiment.conclude(
@@ -214,8 +213,6 @@ class _Experiment:
     ) -> None:
         started = time.monotonic()
         with self.clock.stretch("replay_s"):
-            if self.plan.in_pairs:
-                slot = replace(slot, left=begin_alike(gauge.shadow))
             gauge.window(role, during, slot)
         self.course.windows_s.append(time.monotonic() - started)
 

@@ -6,7 +6,7 @@ It knows no change and no verdict: what happens meanwhile is a function handed i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +24,7 @@ from testbed.beside import Beside, joined
 from testbed.counters import counter_rows
 from testbed.devices.base import Configs
 from testbed.link_instrument import LinkInstrument
-from testbed.pairs.alike import Leftover
+from testbed.pairs.alike import Leftover, Readings, begin_alike, left_over
 from testbed.paths import Atlas, Translate, flow_path
 from testbed.placement import translations
 from testbed.shadow import Shadow
@@ -123,7 +123,10 @@ NO_PAIR = Slot()
 
 @dataclass(slots=True)
 class Gauge:
-    """The measuring side of a run: window after window on one shadow, each written down as it ends."""
+    """The measuring side of a run: window after window on one shadow, each written down as it ends.
+
+    Where they are to be `alike`, nothing of an earlier window is left when the next begins, and that is read back.
+    """
 
     shadow: Shadow
     player: Player
@@ -132,14 +135,19 @@ class Gauge:
     run: RunDirectory
     window_seconds: float
     beside: Sequence[Beside] = ()
+    alike: bool = False
+    known: Readings = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
 
     def window(self, role: Role, during: Callable[[], None] = lambda: None, slot: Slot = NO_PAIR) -> Measured:
         """Replay the whole schedule once, doing `during` while traffic flows."""
         number = len(self.measured)
+        neighbours = begin_alike(self.shadow, self.known or self.shadow.readings()) if self.alike else 0
         self.shadow.forget()
         self.shadow.impairments()
         before = self.shadow.readings()
+        if self.alike:
+            slot = replace(slot, left=left_over(before, neighbours))
         with TemporaryDirectory(prefix="testbed-window-", dir="/run/testbed") as folder:
             for other in self.beside:
                 other.arm()
@@ -152,7 +160,7 @@ class Gauge:
             for other in self.beside:
                 other.end()
             captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
-            after = self.shadow.readings()
+            after = self.known = self.shadow.readings()
             links = LinkInstrument.of(self.shadow.impairments())
             table = pd.DataFrame(columns=list(KPI_COLUMNS))
             if len(result.attempts):

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.pairs.beforehand import LEAST_WINDOWS
+from analysis.pairs.design import FLOOR, Arm
 from analysis.window import Role
 
 MOST_PAIRS = 50
 """More are not planned, whatever the budget."""
+SHORTEST_WINDOW_S = 0.2
+"""In less, what a window begins and ends with is more than what is in it."""
+
+
+class BudgetTooShort(ValueError):
+    """The windows of the fewest pairs alone last longer than the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,17 @@ class Plan:
             return ()
         as_is = max(self.baseline, LEAST_WINDOWS) if self.in_pairs else self.baseline
         return (Role.WARMUP, *(Role.BASELINE,) * as_is)
+
+    def refuse_budget(self, window_s: float) -> None:
+        """Refuse, before anything is built, a budget that replaying alone exceeds; raises BudgetTooShort."""
+        least = len(self.before) + 1 + FLOOR * len(Arm)
+        if self.budget_s is not None and least * window_s > self.budget_s:
+            half = self.budget_s / least / 2
+            shorter = f"; windows of {half:.1f} s (--window) may fit" if half >= SHORTEST_WINDOW_S else ""
+            raise BudgetTooShort(
+                f"{self.budget_s:g} s: {FLOOR} pairs are {least} windows of {window_s:.1f} s, {least * window_s:.0f} s "
+                f"without anything between them{shorter}"
+            )
 
     @property
     def after(self) -> tuple[Role, ...]:

@@ -258,11 +258,20 @@ class SmallestEntry(_Part):
     unit: str
 
 
+class LostEntry(_Part):
+    """A window of a pair that did not count, and why."""
+
+    window: int
+    arm: Literal["A", "B", "A'"]
+    pair: int
+    reason: str
+
+
 class PairedEntry(_Part):
     """Pairs of windows: how many were asked for and judged, and what the test says of classes and the network.
 
     Of single flows only those are here that are worse or in doubt; all are in `effects.parquet`. `invalid` says why
-    the arms cannot be compared, `controlled` whether A' was held against A.
+    the arms cannot be compared, `controlled` whether A' was held against A, `lost` which windows did not count.
     """
 
     asked: int
@@ -270,6 +279,7 @@ class PairedEntry(_Part):
     pairs: int
     controlled: bool
     invalid: tuple[str, ...] = ()
+    lost: tuple[LostEntry, ...] = ()
     effects: tuple[EffectEntry, ...] = ()
     suspects: tuple[SuspectEntry, ...] = ()
     odd: tuple[OddEntry, ...] = ()

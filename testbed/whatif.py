@@ -120,6 +120,7 @@ def answered(question: Question, progress: Console) -> Answer:
         pairs=question.pairs,
         budget_s=question.budget_s,
     )
+    plan.refuse_budget(case.duration_ns / 1e9)
     directory, created = _directory(question.runs, case)
     notes = (*opened.notes, *case.notes)
     for said in (*notes, *([told(case.sampled)] if case.sampled else [])):

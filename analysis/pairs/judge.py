@@ -17,11 +17,11 @@ from analysis.classes import ClassSummary, KpiChange
 from analysis.disposition import AS_EXPECTED
 from analysis.kpi import Tolerance
 from analysis.pairs.case import Case, Rules
-from analysis.pairs.design import Layout, lack_of_pairs, layout_of
+from analysis.pairs.design import Excluded, Layout, lack_of_pairs, layout_of
 from analysis.pairs.effects import Effect
 from analysis.pairs.findings import doubtful, sentence
 from analysis.pairs.suspects import Odd, Suspect
-from analysis.pairs.validity import complaints
+from analysis.pairs.validity import complaints, lost_in_one_arm
 from analysis.roster import Roster
 from analysis.verdict import Finding, Json, Scope, Severity, Verdict, priority_rank
 from analysis.window import checked
@@ -33,7 +33,8 @@ class PairJudgement:
     """The verdict, why in one sentence, and everything it rests on; has all that `analysis.judge.Judgement` has.
 
     `noise_percent` is, by KPI of the network, the standard deviation of a pair on the KPI's scale, as a percentage.
-    `invalid` says why the arms cannot be compared, `controlled` whether A' was held against A.
+    `invalid` says why the arms cannot be compared, `controlled` whether A' was held against A, `lost` which windows of
+    pairs did not count.
     """
 
     verdict: Verdict
@@ -47,6 +48,7 @@ class PairJudgement:
     invalid: tuple[str, ...] = ()
     pairs: int = 0
     controlled: bool = False
+    lost: tuple[Excluded, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """The judgement as JSON values: the same data and seed give the same bytes."""
@@ -56,6 +58,7 @@ class PairJudgement:
             "pairs": self.pairs,
             "controlled": self.controlled,
             "invalid": list(self.invalid),
+            "lost": [_told(one) for one in self.lost],
             "findings": [finding.to_json() for finding in self.findings],
             "classes": [one.to_json() for one in self.classes],
             "effects": [one.to_json() for one in self.effects],
@@ -87,7 +90,9 @@ def judge_pairs(
     layout = layout_of(kpis, instruments)
     case = Case.of(kpis, flows, tolerances, layout, rules, seed)
     lack = _lack(layout, rules)
-    invalid = () if lack else (*complaints(case.kpis, layout, instruments, rules.bounds), *case.control())
+    invalid = lost_in_one_arm(layout, rules.bounds)
+    if not lack:
+        invalid = (*complaints(case.kpis, layout, instruments, rules.bounds), *case.control())
     groups, single = ((), ()) if lack else case.effects()
     triage, odd = case.triage() if rules.triage and not lack else ((), ())
     findings = case.findings(groups, single, triage)
@@ -114,7 +119,12 @@ def judge_pairs(
         invalid=invalid,
         pairs=len(layout.pairs),
         controlled=len(layout.controls) >= rules.floor,
+        lost=layout.excluded,
     )
+
+
+def _told(lost: Excluded) -> dict[str, Json]:
+    return {"window": lost.window, "arm": lost.arm.value, "pair": lost.pair, "reason": lost.reason}
 
 
 def _lack(layout: Layout, rules: Rules) -> str:

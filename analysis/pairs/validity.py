@@ -26,9 +26,11 @@ class Bounds:
 
     `alpha` is that of each check, `sent_ratio` the least share of the offered load, `lateness_us` what one arm may be
     later than the other whatever the test says, `pressure_percent` the share of time that tasks waited for a CPU.
+    `loss_alpha` is that of windows lost in one arm: what does not count is then missing evidence, so it is wide.
     """
 
     alpha: float = 0.01
+    loss_alpha: float = 0.05
     sent_ratio: float = 0.99
     lateness_us: float = 1_000.0
     pressure_percent: float = 20.0
@@ -52,8 +54,32 @@ def complaints(
         _counted(used, "capture_drops", 0.0, "the taps dropped packets in {}"),
         _counted(used, "cpu_pressure_percent", limits.pressure_percent, "the CPUs were overloaded in {}"),
         _dead(used),
+        *lost_in_one_arm(layout, limits),
     ]
     return tuple(complaint for complaint in found if complaint)
+
+
+def lost_in_one_arm(layout: Layout, bounds: Bounds | None = None) -> tuple[str, ...]:
+    """Whether windows with the change did not count more, or less, often than those without; why the first did not.
+
+    Windows are left out by what the instrument says, and pairs are then played again. That favours no arm as long as
+    it hits both alike; where it does not, it may be the change's own doing, and what is left is a chosen part.
+    """
+    lost = [one for one in layout.excluded if one.arm is Arm.CHANGED]
+    others = [one for one in layout.excluded if one.arm is not Arm.CHANGED]
+    kept = len(layout.all_of(Arm.CHANGED))
+    kept_others = len(layout.all_of(Arm.AS_IS)) + len(layout.all_of(Arm.CONTROL))
+    all_lost, played = len(lost) + len(others), len(lost) + kept
+    if not all_lost or not played or not len(others) + kept_others:
+        return ()
+    share = played / (played + len(others) + kept_others)
+    if float(stats.binomtest(len(lost), all_lost, share).pvalue) >= (bounds or Bounds()).loss_alpha:
+        return ()
+    which = lost if len(lost) > share * all_lost else others
+    return (
+        f"windows were lost unevenly: {len(lost)} of {played} with the change, {len(others)} of "
+        f"{len(others) + kept_others} without it ({which[0].reason}); the change itself may be what loads the shadow",
+    )
 
 
 def _offered(used: Mapping[tuple[Arm, int], Record], limits: Bounds) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from testbed.cli.pair_options import excluded, pair_options
 from testbed.devices.registry import known_devices
 from testbed.errors import InvalidInput
 from testbed.gate.checked import checked
@@ -57,6 +58,7 @@ REPLAY = ("session", "packet", "auto")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
+@pair_options
 @click.option("--replay", default="auto", show_default=True, type=click.Choice(REPLAY))
 @click.option("--max-flows", type=click.IntRange(min=1), help="Replay at most so many flows, the critical ones first.")
 @click.option(
@@ -103,6 +105,9 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     speed: float | None,
     baseline: int | None,
     treatment: int | None,
+    pairs: int | None,
+    budget: float | None,
+    window: float | None,
     replay: str,
     max_flows: int | None,
     seed: int,
@@ -130,6 +135,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     """
     if as_json and github:
         raise click.UsageError("found --json and --github, expected one of the two on standard output")
+    excluded(pairs=pairs, budget=budget, window=window, speed=speed, treatment=treatment, preflight_only=preflight_only)
     if static:
         return _static(repo, base, head, lab, github=github)
     asked = {"junit": junit, "sarif": sarif, "markdown": markdown, "codequality": codequality, "metrics": metrics}
@@ -143,6 +149,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     # a static check is to be quick, and the house is large
     from testbed.packet_flows import Manner  # noqa: PLC0415
     from testbed.packet_flows import Mode as Replay  # noqa: PLC0415
+    from testbed.plan import BudgetTooShort  # noqa: PLC0415
     from testbed.whatif import Question, answered, stamped  # noqa: PLC0415
 
     told = Console(stderr=True, highlight=False, quiet=quiet or as_json, soft_wrap=True)
@@ -169,6 +176,9 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
             speed,
             baseline,
             treatment,
+            pairs,
+            budget,
+            window,
             max_flows,
             preflight_only=preflight_only,
             manner=Manner(Replay(replay), seed=seed),
@@ -179,7 +189,9 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
             answer = answered(question, progress)
         except InvalidInput as problem:
             raise found.located(problem) from None
-    except InvalidInput:
+        except BudgetTooShort as expected:
+            raise click.BadParameter(str(expected), param_hint="--budget") from None
+    except (InvalidInput, click.BadParameter):
         shutil.rmtree(work, ignore_errors=True)
         raise
     decision = decided(

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from analysis.pairs.design import DEFAULT, FLOOR
 from testbed.background import InvalidLoad
+from testbed.cli.pair_options import excluded, pair_options
 from testbed.packet_flows import Manner, Mode
 from testbed.packet_mode import Sender
-from testbed.plan import MOST_PAIRS
+from testbed.plan import BudgetTooShort
 from testbed.summary import print_summary
 from testbed.whatif import Question, answered
 
@@ -36,22 +36,7 @@ from testbed.whatif import Question, answered
 )
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
-@click.option(
-    "--pairs",
-    is_flag=False,
-    flag_value=str(DEFAULT),
-    type=click.IntRange(FLOOR, MOST_PAIRS),
-    help=f"Judge by so many pairs of windows, as is and changed in random order; {DEFAULT} where no number is given.",
-)
-@click.option(
-    "--budget",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
-    help="Judge by as many pairs of windows as fit into so much time.",
-)
-@click.option(
-    "--window", type=click.FloatRange(min=0.2), metavar="SECONDS", help="Replay so that a window lasts so long."
-)
+@pair_options
 @click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
@@ -122,12 +107,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     written as one below the runs first. The shadow is built, the flows are replayed before, during and after the
     change, every flow's KPIs are compared, the line to blame is named, and the change is rolled back.
     """
-    if preflight_only and (pairs or budget):
-        raise click.UsageError("--preflight-only replays no window, so that there are no --pairs and no --budget")
-    if speed and window:
-        raise click.UsageError("--window sets the speed: give one of --speed and --window")
-    if treatment and (pairs or budget):
-        raise click.UsageError("--treatment counts windows in a row: give --pairs or --budget, or --treatment")
+    excluded(pairs=pairs, budget=budget, window=window, speed=speed, treatment=treatment, preflight_only=preflight_only)
     progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
     question = Question(
         lab,
@@ -150,6 +130,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
         answer = answered(question, progress)
     except InvalidLoad as expected:
         raise click.BadParameter(str(expected), param_hint="--background") from None
+    except BudgetTooShort as expected:
+        raise click.BadParameter(str(expected), param_hint="--budget") from None
     for shortfall in answer.shortfalls:
         click.echo(f"note: {shortfall}", err=True)
     if as_json:

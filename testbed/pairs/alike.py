@@ -7,8 +7,9 @@ begun anew before every window of any run (`Shadow.forget`); here is what only p
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from testbed.devices.base import Reading
 from testbed.network.neighbours import forget_neighbours
@@ -16,6 +17,9 @@ from testbed.shadow import Shadow
 
 QUIET_SECONDS = 3.0
 POLL_SECONDS = 0.05
+
+Readings = Mapping[str, Sequence[Reading]]
+"""What every node tells of itself, by node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +48,41 @@ class Leftover:
         }
 
 
-def begin_alike(shadow: Shadow) -> Leftover:
-    """Wait for proxies to have no session, drop tracked connections and neighbours, and read back what is there.
+def begin_alike(shadow: Shadow, known: Readings) -> int:
+    """Wait for proxies to have no session, drop tracked connections and neighbours; returns neighbours known at once.
 
-    Raises CommandFailed when connections cannot be dropped, OSError when the kernel keeps a neighbour.
+    `known` tells which nodes are proxies and which track connections: any reading of theirs, however old. Raises
+    CommandFailed when connections cannot be dropped, OSError when the kernel keeps a neighbour.
     """
+    proxies = _telling(known, "proxy")
     deadline = time.monotonic() + QUIET_SECONDS
-    readings = shadow.readings()
-    while _sum(readings, "proxy", "scur") and time.monotonic() < deadline:
+    while _sessions(_asked(shadow, name) for name in proxies) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-        readings = shadow.readings()
-    tracking = [name for name, told in readings.items() if any(one.kind == "conntrack" for one in told)]
-    for name in tracking:
+    for name in _telling(known, "conntrack"):
         shadow.boxes[name].run(["conntrack", "-F"])
-    neighbours = sum(forget_neighbours(box.namespace) for box in shadow.boxes.values())
-    after = shadow.readings()
-    return Leftover(int(_sum(after, "conntrack", "entries")), neighbours, int(_sum(after, "proxy", "scur")))
+    return sum(forget_neighbours(box.namespace) for box in shadow.boxes.values())
 
 
-def _sum(readings: Mapping[str, Sequence[Reading]], kind: str, metric: str) -> float:
-    """Over all nodes; of a proxy its frontends, which hold the sessions that its backends and servers count again."""
-    return sum(
-        one.value
-        for told in readings.values()
-        for one in told
-        if one.kind == kind and one.metric == metric and (kind != "proxy" or one.object.endswith("/FRONTEND"))
+def left_over(readings: Readings, neighbours: int) -> Leftover:
+    """What is there when a window begins, read back after everything was dropped."""
+    entries = sum(one.value for one in chain(*readings.values()) if one.kind == "conntrack" and one.metric == "entries")
+    return Leftover(int(entries), neighbours, _sessions(readings.values()))
+
+
+def _telling(readings: Readings, kind: str) -> list[str]:
+    return [name for name, told in readings.items() if any(one.kind == kind for one in told)]
+
+
+def _asked(shadow: Shadow, name: str) -> Sequence[Reading]:
+    return shadow.device(name).readings(shadow.boxes[name], shadow.configs[name])
+
+
+def _sessions(readings: Iterable[Sequence[Reading]]) -> int:
+    """Of frontends, which hold the sessions that a proxy's backends and servers count again."""
+    return int(
+        sum(
+            one.value
+            for one in chain(*readings)
+            if one.kind == "proxy" and one.metric == "scur" and one.object.endswith("/FRONTEND")
+        )
     )

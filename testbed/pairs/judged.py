@@ -51,6 +51,7 @@ class Paired:
             "pairs": told["pairs"],
             "controlled": told["controlled"],
             "invalid": told["invalid"],
+            "lost": told["lost"],
             "effects": [one.to_json() for one in chosen],
             "suspects": told["suspects"],
             "odd": told["odd"],

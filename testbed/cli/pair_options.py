@@ -1,0 +1,56 @@
+"""The options of a command that judges by pairs of windows, and which of them exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from analysis.pairs.design import DEFAULT, FLOOR
+from testbed.plan import MOST_PAIRS, SHORTEST_WINDOW_S
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PAIRS = click.option(
+    "--pairs",
+    is_flag=False,
+    flag_value=str(DEFAULT),
+    type=click.IntRange(FLOOR, MOST_PAIRS),
+    help=f"Judge by so many pairs of windows, as is and changed in random order; {DEFAULT} where no number is given.",
+)
+BUDGET = click.option(
+    "--budget",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Judge by as many pairs of windows as fit into so much time.",
+)
+WINDOW = click.option(
+    "--window",
+    type=click.FloatRange(min=SHORTEST_WINDOW_S),
+    metavar="SECONDS",
+    help="Replay so that a window lasts so long.",
+)
+
+
+def pair_options(command: Command) -> Command:
+    """Give a command --pairs, --budget and --window."""
+    return PAIRS(BUDGET(WINDOW(command)))
+
+
+def excluded(
+    *,
+    pairs: int | None,
+    budget: float | None,
+    window: float | None,
+    speed: float | None,
+    treatment: int | None,
+    preflight_only: bool,
+) -> None:
+    """Refuse what does not go together; raises UsageError."""
+    if preflight_only and (pairs or budget):
+        raise click.UsageError("--preflight-only replays no window, so that there are no --pairs and no --budget")
+    if speed and window:
+        raise click.UsageError("--window sets the speed: give one of --speed and --window")
+    if treatment and (pairs or budget):
+        raise click.UsageError("--treatment counts windows in a row: give --pairs or --budget, or --treatment")
