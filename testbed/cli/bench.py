@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from testbed.bench.result import BenchResult, Reference
-
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the document and nothing else.")
+from testbed.cli.bench_mutants import mutants_command
+from testbed.cli.bench_told import AS_JSON, told
 
 
 @click.group()
@@ -27,7 +24,7 @@ def build_command(nodes: int, as_json: bool) -> int:
     """Build and take down a row of nodes with addresses, routes and rates; references: stock Mininet, the kernel."""
     from testbed.bench.build import bench_build  # noqa: PLC0415  stock Mininet is imported only to be measured
 
-    return _told(bench_build(nodes), as_json)
+    return told(bench_build(nodes), as_json)
 
 
 @bench.command("churn", epilog="\b\nExample:\n  testbed bench churn --cycles 40 --json")
@@ -38,7 +35,7 @@ def churn_command(nodes: int, cycles: int, as_json: bool) -> int:
     """Make and unmake shadows again and again: nothing gets slower, nothing is left; reference: stock Mininet."""
     from testbed.bench.churn import bench_churn  # noqa: PLC0415  as above
 
-    return _told(bench_churn(nodes, cycles), as_json)
+    return told(bench_churn(nodes, cycles), as_json)
 
 
 @bench.command("links", epilog="\b\nExample:\n  testbed bench links --json")
@@ -48,7 +45,7 @@ def links_command(seed: int, as_json: bool) -> int:
     """Hold every engine that impairs links here against what it was asked; reference: a bare veth pair, and netem."""
     from testbed.bench.links import bench_links  # noqa: PLC0415  as above
 
-    return _told(bench_links(seed), as_json)
+    return told(bench_links(seed), as_json)
 
 
 @bench.command(
@@ -79,7 +76,7 @@ def fidelity_command(capture: Path, speed: float, longest_silence: float, as_jso
         click.echo(json.dumps(report.document(), indent=2))
     else:
         print_fidelity(report, Console(highlight=False, soft_wrap=True))
-        _told(report.result, as_json=False)
+        told(report.result, as_json=False)
     return report.exit_code
 
 
@@ -90,7 +87,7 @@ def noise_command(seconds: float, as_json: bool) -> int:
     """Say how delays stray where nothing changes, idle and busy, rootless; reference: stamps in user space."""
     from testbed.bench.noise import bench_noise  # noqa: PLC0415  as above
 
-    return _told(bench_noise(seconds), as_json)
+    return told(bench_noise(seconds), as_json)
 
 
 @bench.command("replay", epilog="\b\nExample:\n  testbed bench replay --json")
@@ -102,7 +99,7 @@ def replay_command(seconds: float, as_json: bool) -> int:
     """Find how many flows a second are re-enacted on time; references: uvloop and C doing the same exchange."""
     from testbed.bench.replay.bench import bench_replay  # noqa: PLC0415  uvloop is imported only to be measured
 
-    return _told(bench_replay(seconds), as_json)
+    return told(bench_replay(seconds), as_json)
 
 
 @bench.command("packet", epilog="\b\nExample:\n  testbed bench packet --json")
@@ -113,7 +110,7 @@ def packet_command(seconds: float, seed: int, as_json: bool) -> int:
     """Send irregular packets on absolute time, and as fast as can be; reference: tcpreplay on the same packets."""
     from testbed.bench.packet import bench_packet  # noqa: PLC0415  as above
 
-    return _told(bench_packet(seconds, seed), as_json)
+    return told(bench_packet(seconds, seed), as_json)
 
 
 @bench.command("judge", epilog="\b\nExample:\n  testbed bench judge --json\n  testbed bench judge --runs 2000")
@@ -128,7 +125,7 @@ def judge_command(runs: int, pairs: int, flows: int, seed: int, as_json: bool) -
     """Count false alarms and finds on synthetic runs; references: percentage deviation, rank test, canary score."""
     from testbed.bench.judge.bench import Sizes, bench_judge  # noqa: PLC0415  as above
 
-    return _told(bench_judge(Sizes(runs=runs, pairs=pairs, flows=flows), seed), as_json)
+    return told(bench_judge(Sizes(runs=runs, pairs=pairs, flows=flows), seed), as_json)
 
 
 @bench.command("ingest", epilog="\b\nExample:\n  testbed bench ingest --octets 1G --json")
@@ -144,28 +141,7 @@ def ingest_command(octets: str, seed: int, packed: bool, as_json: bool) -> int:
         size = octets_of(octets)
     except ValueError:
         raise click.BadParameter(f"{octets!r} is no size between 1M and 64G", param_hint="--octets") from None
-    return _told(bench_ingest(size, seed, packed=packed), as_json)
+    return told(bench_ingest(size, seed, packed=packed), as_json)
 
 
-def _told(result: BenchResult, as_json: bool) -> int:
-    if as_json:
-        click.echo(json.dumps(result.document(), indent=2))
-        return 0
-    table = Table(title=f"bench {result.bench}", title_justify="left", show_edge=False)
-    for column in ("figure", "value"):
-        table.add_column(column, justify="right" if column == "value" else "left")
-    for name, value in result.figures.items():
-        table.add_row(name, f"{value:g}")
-    told = Console(highlight=False)
-    told.print(table)
-    told.print(_references(result.references))
-    return 0
-
-
-def _references(references: Mapping[str, Reference]) -> Table:
-    table = Table(title="beside it in the same run", title_justify="left", show_edge=False)
-    for column in ("reference", "value", "unit", "ours is better by"):
-        table.add_column(column, justify="left" if column in {"reference", "unit"} else "right")
-    for name, reference in references.items():
-        table.add_row(name, f"{reference.value:g}", reference.unit, f"{reference.ratio:g} ×")
-    return table
+bench.add_command(mutants_command)

@@ -1,0 +1,1 @@
+"""Config mutants whose harm is known by how they are made, each asked as a what-if."""

@@ -1,0 +1,52 @@
+"""`testbed bench mutants`: production files changed by operators whose harm is known, each asked as a what-if."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.bench.mutants.catalogue import DEPOT, MUTANTS
+from testbed.bench.mutants.mutant import Mutant, made
+from testbed.bench.mutants.play import Played, play
+from testbed.bench.mutants.score import Score, result
+from testbed.bench.result import BenchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What is played: names that begin with one of `only`, at most `seconds` long; `pairs` 0 is without pairs."""
+
+    results: Path
+    runs: Path
+    only: tuple[str, ...] = ()
+    pairs: int = 0
+    seconds: float = float("inf")
+
+    def chosen(self) -> list[Mutant]:
+        """The mutants of this slice, in the catalogue's order; ValueError where a beginning fits none."""
+        idle = [begin for begin in self.only if not any(one.name.startswith(begin) for one in MUTANTS)]
+        if idle:
+            families = ", ".join(dict.fromkeys(one.family for one in MUTANTS))
+            raise ValueError(f"no mutant begins with {idle[0]!r}; families: {families}")
+        return [one for one in MUTANTS if not self.only or one.name.startswith(self.only)]
+
+
+def bench_mutants(slice_: Slice, tell: Callable[[Score], None]) -> tuple[BenchResult, Sequence[Score]]:
+    """Play a slice; figures and scores of every chosen mutant that was played, now or earlier."""
+    cases = {one.name: made(one, DEPOT) for one in slice_.chosen()}
+
+    def score(played: Played) -> Score:
+        return Score(cases[played.mutant], played)
+
+    played = play(
+        tuple(cases.values()),
+        DEPOT,
+        slice_.results,
+        slice_.runs,
+        slice_.pairs,
+        slice_.seconds,
+        lambda one: tell(score(one)),
+    )
+    scores = [score(one) for one in played]
+    return result(scores), scores
