@@ -93,6 +93,13 @@ class NodeBox:
         """The daemon of that name, if it was started."""
         return self.processes.get(name)
 
+    def discard(self, name: str) -> None:
+        """End a daemon and forget it."""
+        process = self.processes.pop(name, None)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            process.wait()
+
     def set_sysctls(self, settings: Mapping[str, str]) -> None:
         """Write and read back settings of this node's network."""
         self.sysctls = {**set_sysctls(self.namespace, settings), **self.sysctls}

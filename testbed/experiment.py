@@ -47,6 +47,9 @@ from testbed.prepare import Case
 from testbed.shadow import Shadow, built
 from testbed.store import RunDirectory
 from testbed.tls_trust import trusted
+from testbed.trace.of_run import FlowTrace, chosen, failed_with_change
+from testbed.trace.witnessed import NAME as TRACED
+from testbed.trace.witnessed import testimony, witnessed
 from topologies.model import Impairment
 
 READY_SECONDS = 120.0
@@ -147,6 +150,8 @@ class _Experiment:
     tell: Tell
     flown: Preflown | None = None
     course: Course = field(init=False)
+    made_again: bool = False
+    """Whether the change was made once more after the last window, to trace a flow."""
 
     def __post_init__(self) -> None:
         """Begin the watch that a budget is held against."""
@@ -176,7 +181,8 @@ class _Experiment:
             judgement = not_applied(self.case, problem)
         # the verdict is on disk before anything is taken back: a failed revert cannot lose it
         self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail="not yet rolled back"))
-        return self._roll_back(gauge, preflight, judgement)
+        traced = None if problem is not None else self._trace(gauge, preflight, judgement)
+        return self._roll_back(gauge, preflight, judgement, traced)
 
     def conclude(self, gauge: Gauge, judgement: Judgement, rollback: Rollback) -> Outcome:
         """Write verdict.json as things stand."""
@@ -291,7 +297,42 @@ class _Experiment:
                 self.say("settle", f"goes on all the same: {unsettled}")
         self.course.settle_s = time.monotonic() - started
 
-    def _roll_back(self, gauge: Gauge, preflight: Preflight, judgement: Judgement) -> Outcome:
+    def _trace(self, gauge: Gauge, preflight: Preflight, judgement: Judgement) -> FlowTrace | None:
+        """Send one affected flow with captures on every hop, where a failure needs that witness."""
+        if judgement.verdict is not Verdict.FAIL or self.plan.preflight_only:
+            return None
+        failed = failed_with_change(gauge.table())
+        flows, scripts = self.case.flows, self.case.schedule.scripts
+        flow = chosen(judgement.findings, flows, scripts, preflight.survey, preflight.passes, failed)
+        if flow is None:
+            return None
+        self.say("trace", f"flow {flow.flow_id}")
+        traced = FlowTrace(gauge.shadow, gauge.player, flow)
+        with self.clock.stretch("trace_s"):
+            if gauge.measured[-1].slot.arm in AS_IS_ARMS:
+                self.made_again = True
+                try:
+                    apply(gauge.shadow, self.case.change)
+                except (CommandFailed, NotReady, Unsupported) as failure:
+                    traced.problem = str(failure)
+                    return traced
+                self._settle(gauge.shadow)
+            traced.with_change()
+        return traced
+
+    def _traced(self, traced: FlowTrace, judgement: Judgement) -> Judgement:
+        """Send it once more as things were; the judgement with what both journeys tell, which is kept."""
+        with self.clock.stretch("trace_s"):
+            traced.taken_back()
+        trace = traced.trace(self.directory.run_id, self.case.change, self.case.lab.topology)
+        if trace is None:
+            self.say("trace", f"none: {traced.problem}")
+            return judgement
+        told = testimony(trace)
+        self.directory.write_json(TRACED, {"told": told.model_dump(mode="json"), "trace": trace.document()})
+        return replace(judgement, findings=witnessed(judgement.findings, told))
+
+    def _roll_back(self, gauge: Gauge, preflight: Preflight, judgement: Judgement, traced: FlowTrace | None) -> Outcome:
         self.say("rollback", self.case.change.name)
         try:
             revert(gauge.shadow, self.case.change)
@@ -302,6 +343,8 @@ class _Experiment:
             if isinstance(failure, RevertFailed):
                 raise
             raise RevertFailed(self.case.change.name, str(failure)) from failure
+        if traced is not None:
+            judgement = self._traced(traced, judgement)
         restored, detail = False, ""
         for attempt in range(RESTORED_TRIES):
             if self.plan.preflight_only:
@@ -309,7 +352,7 @@ class _Experiment:
                 restored, detail = answered_as_before(preflight.passes)
             else:
                 # where the last window of the pairs came after a rollback, it is a restored one already
-                if attempt or gauge.measured[-1].slot.arm not in AS_IS_ARMS:
+                if attempt or self.made_again or gauge.measured[-1].slot.arm not in AS_IS_ARMS:
                     self._windows(gauge, self.plan.restoration)
                 with self.clock.stretch("judge_s"):
                     restored, detail = self._restored(gauge, last_only=attempt > 0)

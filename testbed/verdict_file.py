@@ -296,6 +296,7 @@ class TimingsEntry(_Part):
     preflight_s: float | None = None
     replay_s: float | None = None
     judge_s: float | None = None
+    trace_s: float | None = None
     report_s: float | None = None
     teardown_s: float | None = None
     total_s: float | None = None

@@ -143,6 +143,10 @@ class Box(Protocol):
         """The daemon of that name, if it was started."""
         ...
 
+    def discard(self, name: str) -> None:
+        """End a daemon on purpose and forget it, so that nobody takes it for one that failed."""
+        ...
+
     def set_sysctls(self, settings: Mapping[str, str]) -> None:
         """Write settings of its network and read each back; raises Unsupported."""
         ...

@@ -137,9 +137,7 @@ def hear_sessions(box: Box, before: bytes, after: bytes) -> None:
     old, new = (log_places(text.decode(errors="replace")) for text in (before, after))
     if old == new:
         return
-    if (ears := box.process(EARS)) is not None and ears.poll() is None:
-        ears.terminate()
-        ears.wait()
+    box.discard(EARS)
     (box.home / "run" / TALLY).unlink(missing_ok=True)
     if new:
         box.spawn(EARS, program(new, f"/run/{TALLY}"))

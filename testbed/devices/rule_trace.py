@@ -106,9 +106,7 @@ def traced(box: Box, configs: Configs, flows: FiveTuple | Sequence[FiveTuple]) -
         _listening(box, monitor)
         yield Trace(box, configs, output, places)
     finally:
-        if (monitor := box.process(name)) is not None and monitor.poll() is None:
-            monitor.terminate()
-            monitor.wait()
+        box.discard(name)
         _removed(box)
 
 

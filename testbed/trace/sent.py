@@ -18,7 +18,7 @@ import pandas as pd
 from replay.columns import TCP
 from replay.kpis import kpis
 from replay.schedule import FlowScript
-from replay.session import Player, PlayResult
+from replay.session import Patience, Player, PlayResult
 from replay.tap import Tap, Taps
 from testbed.devices.loadbalancer import FILE as PROXY_FILE
 from testbed.devices.rule_trace import Step
@@ -74,6 +74,7 @@ class Sender:
     end_points: Sequence[str]
     script: FlowScript
     sent: int = 0
+    patience: Patience | None = None
 
     def journey(self) -> Journey:
         """Send it twice and tell the journey of the second; raises Unsupported where rules cannot be traced."""
@@ -96,7 +97,7 @@ class Sender:
             with rules_traced(shadow, wanted) as traces, logs_heard(shadow, balancers) as logs:
                 self.taps.start_window()
                 seconds = self.script.busy_ns / 1e9 + WAIT_SECONDS
-                result = self.player.play(number, [self.script.flow_id]).wait(seconds + WAIT_SECONDS)
+                result = self.player.play(number, [self.script.flow_id], self.patience).wait(seconds + WAIT_SECONDS)
                 captures = self.taps.end_window({**paths, **ends})
                 steps = _complete({node: trace.steps for node, trace in traces.items()})
             after = {node: statistics(shadow.boxes[node]) for node in balancers}
