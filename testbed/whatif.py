@@ -23,6 +23,7 @@ from analysis.verdict import Verdict
 from testbed.beside_load import unreached
 from testbed.capacity import fitted, told
 from testbed.devices.registry import known_devices
+from testbed.errors import RevertFailed
 from testbed.experiment import FORESEEN, Clock, Outcome, run
 from testbed.gate.places import Layout
 from testbed.gate.rollback import write_rollback
@@ -144,7 +145,11 @@ def answered(question: Question, progress: Console) -> Answer:
             outcome = run(case, devices, plan, directory, clock, tell)
         return outcome, clock.seconds
 
-    outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
+    try:
+        outcome, clock.seconds = Sandbox(case.lab.name, (directory.path, case.lab.folder)).call(job)
+    except RevertFailed as failure:
+        kept = _kept(directory, question.runs)
+        raise RevertFailed(failure.what, f"{failure.detail}; what was measured is in {kept}") from failure
     if outcome.verdict is Verdict.FAIL:
         write_rollback(directory, case.change, case.lab.topology, question.layout)
     with clock.stretch("report_s"):
@@ -152,6 +157,15 @@ def answered(question: Question, progress: Console) -> Answer:
     clock.seconds["total_s"] = time.monotonic() - started
     _finish(directory, clock, question.runs, outcome)
     return Answer(directory, outcome, _shortfalls(directory))
+
+
+def _kept(directory: RunDirectory, runs: Path) -> Path:
+    """Finish a run that could not be rolled back: its verdict is on disk, if it got that far; returns where."""
+    if (directory.path / "verdict.json").is_file():
+        write_report(directory.path)
+        with Catalogue(runs) as catalogue:
+            catalogue.conclude(directory.run_id, read_verdict(directory.path).verdict)
+    return directory.path
 
 
 def _shortfalls(directory: RunDirectory) -> tuple[str, ...]:

@@ -17,8 +17,11 @@ from testbed.pairs.judged import Paired, judged_pairs, not_played, smallest, sma
 from testbed.pairs.play import Alternation, Stopwatch, pace
 from testbed.plan import Plan
 
-SPARE_ROUNDS = 2
-"""How often pairs with a window that does not count are played again; the instrument decides it, not a KPI."""
+SPARE_PAIRS = 1.0
+"""How many pairs, as a share of those asked for, are played in the place of pairs with a window that does not count.
+
+The instrument decides that, not a KPI; whether it hits one arm more than the other is asked when the run is judged.
+"""
 
 
 @dataclass(slots=True)
@@ -65,13 +68,13 @@ class Course:
         def goes_on() -> bool:
             return budget is None or self.watch.seconds + going.seconds_of(1) <= budget
 
-        problem, first, lost = None, 0, self.paired.asked
-        for round_ in range(1 + SPARE_ROUNDS):
-            if problem is not None or not lost:
-                break
-            placed = order(lost, self.plan.seed + round_)
+        problem, first, round_, lost = None, 0, 0, self.paired.asked
+        most = int(self.paired.asked * (1 + SPARE_PAIRS))
+        while problem is None and lost and first < most and (round_ == 0 or goes_on()):
+            number = min(lost, most - first)
+            placed = order(number, self.plan.seed + round_)
             problem = alternation.play([Placed(one.arm, first + one.pair) for one in placed], goes_on)
-            first += lost
+            first, round_ = first + number, round_ + 1
             lost = max(0, self.paired.asked - len(valid_pairs(gauge.records())))
         return problem
 
