@@ -5,6 +5,7 @@ Knows iptables' and nftables' files and counters, no routes and no proxies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,8 @@ from testbed.devices.packet_filter import FAMILIES, Rule, parse_rules
 OWN_CHAINS = frozenset({"input", "output"})
 """Chains, as they are usually named, that see what a node itself sends and gets."""
 
+LIMITS = re.compile(r"-m (connlimit|hashlimit|limit|recent|quota)\b|\b(ct count|limit rate|quota)\b")
+LIMITED = "the rule is a limit on how many or how fast"
 BLACK_HOLE = "a path MTU black hole: it drops the ICMP errors that tell a sender of a smaller path MTU"
 VERSIONS = {"iptables.rules": (4,), "ip6tables.rules": (6,), nft_text.FILE: (4, 6)}
 PROGRAMS = {**FAMILIES, nft_text.FILE: "nft"}
@@ -226,6 +229,7 @@ def _gained(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place
         # a rule without a type drops pings too, and its packets may have been those
         if not (errors or names_icmp_type(hit.rule.text) or scene.change.links):
             ground = Ground.PLAUSIBLE
+    said += [LIMITED] if LIMITS.search(hit.rule.text) else []
     if not counted:
         ground = ground if errors else min(ground, Ground.PLAUSIBLE)
         said[0] = (
@@ -256,6 +260,7 @@ def _lost(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place: 
         f" it is gone, and it matches {len(explained)} of the flows"
     ]
     now = successor(line, scene.edits)
+    said += [LIMITED] if LIMITS.search(f"{line.text} {'' if now is None else now.text}") else []
     if now is not None:
         said.append(f"it became {where(now)}")
     evidence = (*said, *(_told(line.node, taker) for taker in takers))
@@ -265,8 +270,9 @@ def _lost(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place: 
 
 
 def _uncovered(scene: Scene, node: str, file: str, hit: Hit, explained: frozenset[str], place: int) -> Suspect:
+    limit = (LIMITED,) if LIMITS.search(hit.rule.text) else ()
     hole = (BLACK_HOLE,) if hit.effect == "drop" and stops_path_mtu(hit.rule.text) else ()
-    evidence = (_told(node, hit), *hole, "this rule is not part of the change: it lay in wait")
+    evidence = (_told(node, hit), *hole, *limit, "this rule is not part of the change: it lay in wait")
     return Suspect(
         Ground.LATENT,
         node,
