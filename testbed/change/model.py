@@ -54,6 +54,7 @@ class Blame(Strict):
     node: str | None = None
     file: str | None = None
     text: str | None = None
+    in_change: bool | None = None
 
 
 class Expected(Strict):

@@ -47,13 +47,13 @@ def deleted(block: str, words: str) -> Operator:
 
 
 def moved(block: str, words: str, behind: str) -> Operator:
-    """The line stands directly behind another one of its block."""
+    """The line stands directly behind another one of its block; what did it is the order of those two."""
 
     def act(source: ConfigText) -> Edited:
         line, other = source.the(block, words), source.the(block, behind)
         rows = _without(source, line)
         at = other.number - (1 if line.number < other.number else 0)
-        return _edited(source, [*rows[:at], line.text, *rows[at:]], (line.text,))
+        return _edited(source, [*rows[:at], line.text, *rows[at:]], (line.text, other.text))
 
     return act
 
