@@ -45,7 +45,8 @@ UNMEASURED_RATIO_LIMIT = 0.05
 class Judgement:
     """The verdict, why in one sentence, and everything it rests on.
 
-    `noise_percent` is, by KPI, how far a baseline window strayed from the baseline median over all flows.
+    `noise_percent` is, by KPI, how far a baseline window strayed from the baseline median over all flows. `doubt` is
+    why nothing could pass even where no finding failed; "" when it could.
     """
 
     verdict: Verdict
@@ -53,6 +54,7 @@ class Judgement:
     findings: tuple[Finding, ...]
     classes: tuple[ClassSummary, ...]
     noise_percent: Mapping[str, float]
+    doubt: str = ""
 
 
 def judge(
@@ -149,6 +151,7 @@ def _judge(
             for group in moved.groups
             if group.scope is Scope.NETWORK and np.isfinite(group.contrast.noise_percent)
         },
+        unclear,
     )
 
 

@@ -5,7 +5,7 @@ May not know tables, windows or verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -42,6 +42,33 @@ class Tolerance:
     def widened(self, other: Tolerance) -> Tolerance:
         """The wider of two tolerances, part by part."""
         return Tolerance(max(self.relative, other.relative), max(self.absolute, other.absolute))
+
+
+class Tolerances(Mapping[str, Tolerance]):
+    """Tolerances by KPI, and beside them, by (class, KPI), those of classes that are held to a bound of their own."""
+
+    __slots__ = ("_by_kpi", "by_class")
+
+    def __init__(
+        self, by_kpi: Mapping[str, Tolerance], by_class: Mapping[tuple[str, str], Tolerance] = MappingProxyType({})
+    ) -> None:
+        self._by_kpi, self.by_class = dict(by_kpi), dict(by_class)
+
+    def __getitem__(self, kpi: str) -> Tolerance:
+        return self._by_kpi[kpi]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_kpi)
+
+    def __len__(self) -> int:
+        return len(self._by_kpi)
+
+
+def own_bounds(tolerances: Mapping[str, Tolerance], kpi: str) -> dict[str, Tolerance]:
+    """By class, the bounds that hold for this KPI in the place of its tolerance; mostly none."""
+    if not isinstance(tolerances, Tolerances):
+        return {}
+    return {name: bound for (name, of), bound in tolerances.by_class.items() if of == kpi}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, str] = {
 }
 """A row a probe.  `kind` is "class" for observed flows; `expected` is production's outcome, "" where nobody knows;
 `before`, `after`, `restored` are dispositions ("" where that pass was not made); `origin` tells probes of one changed
-line apart; `wanted` says that the policy expects this access to open."""
+line apart; `wanted` says that the very change seen here is expected."""
 
 ACCEPTED, BROKEN, UNMEASURED = "accepted", "broken", "unmeasured"
 DISPOSITIONS = (ACCEPTED, "denied", "reset", "unanswered", BROKEN, UNMEASURED)
@@ -61,12 +61,16 @@ _LIKE = {"denied": frozenset({"denied", "reset"})}
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The verdict on dispositions alone, why, the findings with the probes they rest on, and each probe's change."""
+    """The verdict on dispositions alone, why, the findings with the probes they rest on, and each probe's change.
+
+    `doubt` is why nothing could pass even where no finding failed; "" when it could.
+    """
 
     verdict: Verdict
     reason: str
     findings: tuple[tuple[Finding, tuple[str, ...]], ...]
     changes: Mapping[str, str]
+    doubt: str = ""
 
 
 def as_production(expected: str, disposition: str) -> bool:
@@ -98,8 +102,9 @@ def judge_reach(table: pd.DataFrame, opened: Severity) -> Reach:
     changes = {str(row["probe_id"]): _change(row) for row in rows}
     found = [*_class_findings(rows, changes), *_access_findings(rows, changes, opened)]
     found.sort(key=lambda one: (-one[0].verdict.value, priority_rank(one[0].priority), -len(one[1])))
-    verdict, reason = _concluded(rows, [finding for finding, _ in found])
-    return Reach(verdict, reason, tuple(found), changes)
+    doubt = _doubt(rows)
+    verdict, reason = _concluded(rows, [finding for finding, _ in found], doubt)
+    return Reach(verdict, reason, tuple(found), changes, doubt)
 
 
 def _change(row: Mapping[str, object]) -> str:
@@ -115,7 +120,7 @@ Rows = Sequence[Mapping[str, object]]
 
 
 def _class_findings(rows: Rows, changes: Mapping[str, str]) -> list[tuple[Finding, tuple[str, ...]]]:
-    groups: dict[tuple[str, str, str, bool, bool], list[Mapping[str, object]]] = {}
+    groups: dict[tuple[str, str, str, bool, bool, bool], list[Mapping[str, object]]] = {}
     total: dict[str, int] = {}
     for row in rows:
         if row["kind"] != CLASS:
@@ -124,13 +129,14 @@ def _class_findings(rows: Rows, changes: Mapping[str, str]) -> list[tuple[Findin
         total[name] = total.get(name, 0) + 1
         if changes[str(row["probe_id"])]:
             expected, before, after = (str(row[c]) for c in ("expected", "before", "after"))
-            key = (name, before, after, as_production(expected, before), as_production(expected, after))
+            kept = as_production(expected, before), as_production(expected, after)
+            key = (name, before, after, *kept, bool(row["wanted"]))
             groups.setdefault(key, []).append(row)
     return [_class_finding(*key, own, total[key[0]]) for key, own in groups.items()]
 
 
 def _class_finding(
-    name: str, before: str, after: str, was: bool, now: bool, rows: Rows, total: int
+    name: str, before: str, after: str, was: bool, now: bool, wanted: bool, rows: Rows, total: int
 ) -> tuple[Finding, tuple[str, ...]]:
     flows = sum(int(str(row["flows"])) for row in rows)
     one = len(rows) == 1
@@ -145,6 +151,8 @@ def _class_finding(
     else:
         effect = f"{stands} answered in another way: {before} → {_said(rows, after)}"
     severity = Severity.FAIL if was and not now else Severity.INFO if now and not was else Severity.WARN
+    if wanted:
+        effect, severity = f"{effect}, as expected", Severity.INFO
     probes = tuple(str(row["probe_id"]) for row in rows)
     accepted = [float(flows) if word == ACCEPTED else 0.0 for word in (before, after)]
     finding = _finding(
@@ -169,7 +177,7 @@ def _access_findings(rows: Rows, changes: Mapping[str, str], opened: Severity) -
             continue
         if (_way(row) in opened_already) if change == OPENED else (_way(row)[1:] in closed_already):
             continue
-        wanted = bool(row["wanted"]) and change == OPENED
+        wanted = bool(row["wanted"])
         # what one changed line opens is one finding, whatever the ports
         origin = str(row["origin"])
         key = (change, origin, str(row["protocol"]) if origin else _service(row), wanted, str(row["expected"]))
@@ -182,12 +190,15 @@ def _access_findings(rows: Rows, changes: Mapping[str, str], opened: Severity) -
         if change == CLOSED and refused == {"unanswered"} and own[0]["protocol"] == _UDP:
             # nobody answered in production either, so that only the arrival tells
             effect = f"{service} no longer arrives at {_ways(own)}: {own[0]['after']}"
-            finding = _finding(ACCESS, service, effect, Severity.FAIL, own, [float(len(own)), 0.0], "ways")
+            severity = Severity.INFO if wanted else Severity.FAIL
+            finding = _finding(ACCESS, service, effect, severity, own, [float(len(own)), 0.0], "ways")
         elif change == CLOSED:
-            effect = f"{service} no longer reaches {_ways(own)}; no observed flow used it"
-            finding = _finding(ACCESS, service, effect, Severity.WARN, own, [float(len(own)), 0.0], "ways")
+            as_wished = ", as expected" if wanted else ""
+            effect = f"{service} no longer reaches {_ways(own)}{as_wished}; no observed flow used it"
+            severity = Severity.INFO if wanted else Severity.WARN
+            finding = _finding(ACCESS, service, effect, severity, own, [float(len(own)), 0.0], "ways")
         else:
-            what = "opened, as the policy expects" if wanted else "newly opened"
+            what = "opened, as expected" if wanted else "newly opened"
             was = ", ".join(sorted({str(row["before"]) for row in own}))
             by = f", refused by production ({', '.join(sorted(refused))})" if refused else ""
             effect = f"{what}: {service} to {_ways(own)}{by}; before: {was}"
@@ -249,25 +260,31 @@ def _way(row: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(str(row[c]) for c in ("source_address", "destination_address", "protocol", "destination_port"))
 
 
-def _concluded(rows: Rows, findings: Sequence[Finding]) -> tuple[Verdict, str]:
+def _concluded(rows: Rows, findings: Sequence[Finding], doubt: str) -> tuple[Verdict, str]:
     failures = [finding for finding in findings if finding.verdict is Severity.FAIL]
     if failures:
         more = f" (and {plural(len(failures) - 1, 'more finding')})" if len(failures) > 1 else ""
         return Verdict.FAIL, failures[0].effect + more
+    if doubt:
+        return Verdict.INCONCLUSIVE, doubt
+    classes = sum(row["kind"] == CLASS for row in rows)
+    return Verdict.PASS, f"all of {plural(classes, 'class')} of flows are treated as before" + news(findings)
+
+
+def _doubt(rows: Rows) -> str:
     classes = [row for row in rows if row["kind"] == CLASS]
     if not classes:
-        return Verdict.INCONCLUSIVE, "no class of observed flows was probed"
+        return "no class of observed flows was probed"
     if any(not row["after"] for row in classes):
-        return Verdict.INCONCLUSIVE, "there was no pass after the change"
+        return "there was no pass after the change"
     missing = [row for row in rows if UNMEASURED in (row["before"], row["after"])]
     if len(missing) > UNMEASURED_RATIO_LIMIT * len(rows):
-        return Verdict.INCONCLUSIVE, f"too little was measured: {len(missing)} of {len(rows)} probes gave no answer"
+        return f"too little was measured: {len(missing)} of {len(rows)} probes gave no answer"
     unsteady = [row for row in classes if row["unsteady"]]
     if unsteady:
         what = f"{plural(len(unsteady), 'class')} answered now so, now otherwise"
-        return Verdict.INCONCLUSIVE, f"{what}: {unsteady[0]['subject']}"
-    same = f"all of {plural(len(classes), 'class')} of flows are treated as before"
-    return Verdict.PASS, same + news(findings)
+        return f"{what}: {unsteady[0]['subject']}"
+    return ""
 
 
 def news(findings: Sequence[Finding]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import Contrast, deviation_percent
-from analysis.kpi import KPIS, Kpi, Tolerance
+from analysis.kpi import KPIS, Kpi, Tolerance, own_bounds
 from analysis.movement import Move, Paired, of_flows, of_group, of_tail, paired
 from analysis.roster import Roster
 from analysis.verdict import Finding, Scope, Severity, finding_id
@@ -65,7 +65,10 @@ def slowdowns(
     baseline: Sequence[int],
     after: Sequence[int],
 ) -> Slowdowns:
-    """Compare every KPI of every class, of the network and of every flow; `excluded` flows have their own finding."""
+    """Compare every KPI of every class, of the network and of every flow; `excluded` flows have their own finding.
+
+    What is held to a bound of its own has no part in the network.
+    """
     groups: list[Judged] = []
     moves: dict[str, tuple[Move, ...]] = {}
     for kpi in KPIS.values():
@@ -75,11 +78,14 @@ def slowdowns(
         everyone = paired(kpi, panel(kpis, kpi.name, [*baseline, *after]), baseline, after)
         everyone = everyone.of(frozenset(roster.class_of) - excluded)
         found: list[Move] = []
+        bounds = own_bounds(tolerances, kpi.name)
         for name, members in roster.classes.items():
             pair = everyone.of(frozenset(members))
-            _judge_group(groups, name, Scope.CLASS, pair, tolerance, roster)
-            found += of_flows(pair, everyone, tolerance)
-        _judge_group(groups, NETWORK, Scope.NETWORK, everyone, tolerance, roster)
+            allowed = bounds.get(name, tolerance)
+            _judge_group(groups, name, Scope.CLASS, pair, allowed, roster)
+            found += of_flows(pair, everyone, allowed)
+        rest = frozenset(flow for flow, name in roster.class_of.items() if name not in bounds)
+        _judge_group(groups, NETWORK, Scope.NETWORK, everyone.of(rest) if bounds else everyone, tolerance, roster)
         moves[kpi.name] = tuple(found)
     return Slowdowns(tuple(groups), moves)
 

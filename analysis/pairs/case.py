@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.disposition import AS_EXPECTED, Changed, Dispositions, Endings, compared, endings
-from analysis.kpi import Tolerance
+from analysis.kpi import Tolerance, own_bounds
 from analysis.outcome import changed_findings, transition_findings, unsteady_findings
 from analysis.pairs.cube import Face, faces
 from analysis.pairs.design import FLOOR, Arm, Layout, alphas, smallest_p
@@ -126,13 +126,19 @@ class Case:
 
     def flow_levels(self, between: Sequence[Face], grouping: Grouping) -> tuple[Level, ...]:
         """Single flows, held to the rules' own tolerances where they have some, else to the KPI's for a flow."""
-        allowed = {
-            face.kpi.name: self.rules.flow_tolerances.get(face.kpi.name)
-            or face.kpi.flow.widened(self.tolerances.get(face.kpi.name, face.kpi.tolerance))
-            for face in between
-            if face.kpi.flow is not None
-        }
-        return flow_levels(between, grouping, allowed, self.rules.floor)
+        levels: list[Level] = []
+        for face in between:
+            kpi = face.kpi
+            if kpi.flow is None:
+                continue
+            usual = kpi.flow.widened(self.tolerances.get(kpi.name, kpi.tolerance))
+            bounds = own_bounds(self.tolerances, kpi.name)
+            rest = grouping if not bounds else grouping.only(~grouping.rows_of(bounds))
+            parts = [(rest, self.rules.flow_tolerances.get(kpi.name) or usual)]
+            parts += [(grouping.only(grouping.rows_of((name,))), kpi.flow.widened(b)) for name, b in bounds.items()]
+            for part, allowed in parts:
+                levels += flow_levels([face], part, {kpi.name: allowed}, self.rules.floor)
+        return tuple(levels)
 
     def control(self) -> tuple[str, ...]:
         """Why A' is not like A, by the same test in both directions; nothing when it is, or when it was not played."""

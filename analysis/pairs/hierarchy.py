@@ -5,13 +5,13 @@ A class is a service on its path, as the flow table names it. May not know tests
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.kpi import Kpi, Tolerance
+from analysis.kpi import Kpi, Tolerance, own_bounds
 from analysis.movement import TAIL_MINIMUM_FLOWS, TAIL_QUANTILE
 from analysis.pairs.cube import Face
 from analysis.pairs.margins import Scale, criticality, limits, margins, offset_of, scale_of, scaled, unscaled, worsening
@@ -82,6 +82,18 @@ class Grouping:
         priorities = tuple(roster.priority_of[flow] for flow in flow_ids)
         return cls(tuple(flow_ids), {name: rows for name, rows in classes.items() if len(rows)}, priorities, kept)
 
+    def only(self, rows: npt.NDArray[np.bool_]) -> Grouping:
+        """The same with no other rows kept than these."""
+        return replace(self, kept=self.kept & rows)
+
+    def rows_of(self, classes: Container[str]) -> npt.NDArray[np.bool_]:
+        """The rows that belong to one of these classes."""
+        found = np.zeros(len(self.flow_ids), bool)
+        for name, rows in self.classes.items():
+            if name in classes:
+                found[rows] = True
+        return found
+
     def priority(self, rows: npt.NDArray[np.int64]) -> str:
         """The highest priority among these rows."""
         present = {self.priorities[row] for row in rows}
@@ -127,19 +139,31 @@ def flow_levels(
 def group_levels(
     faces: Sequence[Face], grouping: Grouping, tolerances: Mapping[str, Tolerance], floor: int
 ) -> tuple[Level, ...]:
-    """Every class and the network per KPI, and the slowest tenth of classes of 20 flows or more."""
+    """Every class and the network per KPI, and the slowest tenth of classes of 20 flows or more.
+
+    What is held to a bound of its own is a level of its own, and has no part in the network.
+    """
     groups = [_Group(Scope.CLASS, name, grouping.priority(rows), rows) for name, rows in grouping.classes.items()]
-    network = _Group(Scope.NETWORK, NETWORK, "normal", np.flatnonzero(grouping.kept))
-    large = [group for group in groups if len(group.rows) >= TAIL_MINIMUM_FLOWS]
     weights = np.array([criticality(priority).share for priority in grouping.priorities])
     levels = []
     for face in faces:
         kpi = face.kpi
         tolerance = tolerances.get(kpi.name, kpi.tolerance)
         view = _View(face, face.comparable, weights, _middle(face.before), _middle(face.after))
-        levels.append(_level(view, False, tolerance, floor, [*groups, network]))
-        if kpi.tail is not None:
-            levels.append(_level(view, True, kpi.tail.widened(tolerance), floor, large))
+        bounds = own_bounds(tolerances, kpi.name)
+        network = _Group(Scope.NETWORK, NETWORK, "normal", np.flatnonzero(grouping.kept & ~grouping.rows_of(bounds)))
+        usual = [group for group in groups if group.name not in bounds]
+        parts = [(tolerance, [*usual, network], usual)]
+        for group in groups:
+            if group.name in bounds:
+                # a declared bound is taken at its word, however critical
+                plain = replace(group, literal=True)
+                parts.append((bounds[group.name], [plain], [plain]))
+        for allowed, members, of_tails in parts:
+            levels.append(_level(view, False, allowed, floor, members))
+            if kpi.tail is not None:
+                large = [group for group in of_tails if len(group.rows) >= TAIL_MINIMUM_FLOWS]
+                levels.append(_level(view, True, kpi.tail.widened(allowed), floor, large))
     return tuple(level for level in levels if level.subjects)
 
 
@@ -149,6 +173,7 @@ class _Group:
     name: str
     priority: str
     rows: npt.NDArray[np.int64]
+    literal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +201,10 @@ def _level(view: _View, tail: bool, tolerance: Tolerance, floor: int, groups: Se
         worse, base, was, now, trials = (_tail if tail else _whole)(view, rows, use, offset)
         rank = criticality(group.priority)
         series.append(worse)
-        edge = float(limits(face.kpi, tolerance, np.array(base), rank.margin))
+        width = 1.0 if group.literal else rank.margin
+        edge = float(limits(face.kpi, tolerance, np.array(base), width))
         subjects.append(Subject(group.scope, group.name, group.priority, len(rows), was, now, base, edge, trials))
-        distances.append(float(margins(face.kpi, tolerance, np.array(base), rank.margin, trials)))
+        distances.append(float(margins(face.kpi, tolerance, np.array(base), width, trials)))
         multipliers.append(rank.multiplier)
     block = Block(
         np.array(series).reshape(len(series), face.before.shape[1]), np.array(distances), np.array(multipliers)

@@ -49,6 +49,7 @@ class PairJudgement:
     pairs: int = 0
     controlled: bool = False
     lost: tuple[Excluded, ...] = ()
+    doubt: str = ""
 
     def to_json(self) -> dict[str, Json]:
         """The judgement as JSON values: the same data and seed give the same bytes."""
@@ -120,6 +121,7 @@ def judge_pairs(
         pairs=len(layout.pairs),
         controlled=len(layout.controls) >= rules.floor,
         lost=layout.excluded,
+        doubt=doubt,
     )
 
 

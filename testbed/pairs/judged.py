@@ -39,7 +39,7 @@ class Paired:
     def judgement(self) -> Judgement:
         """As the judge of windows in a row gives it."""
         one = self.found
-        return Judgement(one.verdict, one.reason, one.findings, one.classes, one.noise_percent)
+        return Judgement(one.verdict, one.reason, one.findings, one.classes, one.noise_percent, one.doubt)
 
     def entry(self) -> dict[str, object]:
         """`paired` of verdict.json: of single flows only what is worse or in doubt, for all of them see `effects`."""

@@ -120,7 +120,7 @@ def test_an_expected_opening_is_a_note_and_ipv6_has_its_own_line(mixed):
     told, _, _ = mixed
     expected = finding(told, "tcp/9443")
     assert expected.verdict.name == "INFO"
-    assert "as the policy expects" in expected.effect
+    assert "as expected" in expected.effect
     six = [f for f in told.findings if "2001:db8:1:1::" in f.effect and "tcp/22" in f.effect]
     assert [f.blame.file for f in six] == ["configs/fw1/ip6tables.rules"]
     assert six[0].blame.text == SSH6.strip()
