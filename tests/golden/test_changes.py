@@ -12,16 +12,19 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-SHOP = Path(__file__).parents[2] / "topologies" / "shop"
-CHANGES = sorted(path.name for path in (SHOP / "changes").iterdir())
-QUICK = {"block-https", "syntax-error"}
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
+LABS = ("depot", "shop")
+CHANGES = [f"{lab}/{path.name}" for lab in LABS for path in sorted((TOPOLOGIES / lab / "changes").iterdir())]
+QUICK = {"shop/block-https", "shop/syntax-error"}
 """Run by ./lab test; ./lab golden runs all."""
 
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 
 
 def whatif(change: str, runs: Path) -> tuple[int, dict, Path]:
-    argv = [sys.executable, "-m", "testbed", "whatif", str(SHOP), "--change", str(SHOP / "changes" / change)]
+    lab, name = change.split("/")
+    folder = TOPOLOGIES / lab
+    argv = [sys.executable, "-m", "testbed", "whatif", str(folder), "--change", str(folder / "changes" / name)]
     done = subprocess.run(
         [*argv, "--runs", str(runs), "--json"], capture_output=True, text=True, timeout=400, check=False
     )
@@ -30,13 +33,19 @@ def whatif(change: str, runs: Path) -> tuple[int, dict, Path]:
     return done.returncode, verdict, runs / verdict["run_id"]
 
 
+def expected_file(change: str) -> Path:
+    lab, name = change.split("/")
+    return TOPOLOGIES / lab / "changes" / name / "expected.yaml"
+
+
 def told(verdict: dict) -> str:
     lines = [f"{verdict['verdict']}: {verdict['reason']}", str(verdict["rollback"]), str(verdict["instrument"])]
     return "\n".join([*lines, *(f"{f['verdict']} {f['effect']} {f['blame']}" for f in verdict["findings"])])
 
 
 def test_there_are_changes():
-    assert len(CHANGES) >= 12
+    for lab, fewest in (("depot", 5), ("shop", 12)):
+        assert sum(change.startswith(f"{lab}/") for change in CHANGES) >= fewest
     assert set(CHANGES) >= QUICK
 
 
@@ -45,7 +54,7 @@ def test_there_are_changes():
     "change", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CHANGES]
 )
 def test_change_gets_its_verdict_and_its_blame(change, tmp_path):
-    expected = YAML(typ="safe").load(SHOP / "changes" / change / "expected.yaml")
+    expected = YAML(typ="safe").load(expected_file(change))
 
     status, verdict, run = whatif(change, tmp_path / "first")
     if verdict["verdict"] == "INCONCLUSIVE":
@@ -62,7 +71,7 @@ def test_change_gets_its_verdict_and_its_blame(change, tmp_path):
     assert blamed_as(expected.get("blame", {}), failures), told(verdict)
     assert (run / "report.html").stat().st_size > 10_000
     assert verdict["timings"]["total_s"] > 0
-    if change == "block-https":
+    if change == "shop/block-https":
         names_rule_line_and_exact_flows(verdict, run)
 
 
