@@ -11,12 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from testbed.change.model import Change, LinkChange
+from testbed.devices.ip_sets import FILE as SETS
+from testbed.devices.linux import PLACED, all_sysctls
+from testbed.devices.nft_text import FILE as NFT
 from testbed.gate.diffs import file_diff
 from testbed.gate.places import Layout
+from testbed.gate.undoing import set_names, undoing, undoing_tables
 from testbed.store import RunDirectory
 from topologies.model import Impairment, LinkEnd, Topology
 
 FOLDER = "rollback"
+ABSENT: Mapping[str, tuple[str, ...]] = {"haproxy.cfg": ("systemctl", "stop", "haproxy")}
+"""What a file that was not there before the change needs, where nothing can be loaded in its place."""
+
 RELOADS: Mapping[str, tuple[str, ...]] = {
     "iptables.rules": ("iptables-restore", "{file}"),
     "ip6tables.rules": ("ip6tables-restore", "{file}"),
@@ -30,15 +37,22 @@ RELOADS: Mapping[str, tuple[str, ...]] = {
 }
 """What makes a node take a file in force: the way the shadow does it, in production's words."""
 
+ORDER = ("ipset.rules", "nftables.conf", "iptables.rules", "ip6tables.rules", "sysctl.conf")
+"""Sets before the rules that name them, filters before forwarding; the rest after."""
+
 
 def write_rollback(run: RunDirectory, change: Change, topology: Topology, layout: Layout) -> Path:
     """Put the inverse of a change into `rollback/` of a run and return that folder.
 
-    `configs/<node>/<file>` are files as they were, `reverse.patch` is the diff for the config repository
+    `configs/<node>/<file>` are files as they were, `undo/<node>/<file>` what is to be loaded where that is more than
+    the file says (a table that only the change made), `reverse.patch` is the diff for the config repository
     (`git apply`), `rollback.json` and `README.md` say what to do on each node.
     """
     for (node, file), content in sorted(change.before.items()):
         _write(run, f"configs/{node}/{file}", content)
+    loads = {(node, file): text for node in _order(change) for file, text in _loads(change, node, topology).items()}
+    for (node, file), content in sorted(loads.items()):
+        _write(run, f"undo/{node}/{file}", content)
     patch = b"".join(
         file_diff(
             layout.path(f"configs/{node}/{file}") or f"configs/{node}/{file}",
@@ -48,7 +62,7 @@ def write_rollback(run: RunDirectory, change: Change, topology: Topology, layout
         for node, file in sorted({*change.before, *change.after})
     )
     _write(run, "reverse.patch", patch)
-    steps = [_step(change, node) for node in _order(change)]
+    steps = [_step(change, node, frozenset(f for owner, f in loads if owner == node)) for node in _order(change)]
     links = [_link(link, topology) for link in change.links]
     document = {"schema": 1, "change": change.name, "nodes": steps, "links": links}
     _write(run, "rollback.json", (json.dumps(document, indent=2) + "\n").encode())
@@ -63,16 +77,59 @@ def _order(change: Change) -> list[str]:
     return list(dict.fromkeys((*commands, *files)))
 
 
-def _step(change: Change, node: str) -> dict[str, object]:
+def _loads(change: Change, node: str, topology: Topology) -> dict[str, bytes]:
+    """What to load in the place of a node's files that do not themselves take away what the change made."""
+    touched = sorted(change.touched(node))
+    before = {file: path.read_bytes() for file, path in topology.node(node).configs.items()}
+    before = {file: text for file, text in before.items() if file not in touched}
+    after = before | {file: text for (owner, file), text in change.after.items() if owner == node}
+    before |= {file: text for (owner, file), text in change.before.items() if owner == node}
+    wanted = {}
+    for file in touched:
+        content = undoing(file, before.get(file), after.get(file))
+        if content is not None and content != before.get(file):
+            wanted[file] = content
+    if NFT in touched or (NFT in before and any(file.startswith(f"{PLACED}/") for file in touched)):
+        wanted[NFT] = undoing_tables(before, after)
+    return wanted
+
+
+def _step(change: Change, node: str, loaded: frozenset[str]) -> dict[str, object]:
     restore = sorted(file for owner, file in change.before if owner == node)
     delete = sorted(file for owner, file in change.after if owner == node and (owner, file) not in change.before)
     undo = [list(command.rollback) for command in reversed(change.commands) if command.node == node]
-    reload = [
-        [word.format(file=f"configs/{node}/{file}", bridge=node) for word in RELOADS[PurePosixPath(file).name]]
-        for file in restore
-        if PurePosixPath(file).name in RELOADS
-    ]
-    return {"node": node, "undo": undo, "restore": restore, "delete": delete, "reload": reload}
+    reload: list[list[str]] = []
+    for file in sorted({*restore, *delete, *loaded}, key=lambda name: (_rank(name), name)):
+        name = PurePosixPath(file).name
+        words = RELOADS.get(name, ()) if file in restore or file in loaded else ABSENT.get(name, ())
+        place = f"{'undo' if file in loaded else 'configs'}/{node}/{file}"
+        if words:
+            reload.append([word.format(file=place, bridge=node) for word in words])
+    reload += [["ipset", "destroy", name] for name in _made_sets(change, node)]
+    return {
+        "node": node,
+        "undo": undo,
+        "restore": restore,
+        "delete": delete,
+        "reload": reload,
+        "was_not_set": _made_settings(change, node),
+    }
+
+
+def _rank(file: str) -> int:
+    return ORDER.index(file) if file in ORDER else len(ORDER)
+
+
+def _made_sets(change: Change, node: str) -> list[str]:
+    """Sets that only the change made."""
+    old, new = (side.get((node, SETS), b"") for side in (change.before, change.after))
+    return sorted(set_names(new) - set_names(old))
+
+
+def _made_settings(change: Change, node: str) -> list[str]:
+    """Kernel settings that had no line before: their files do not tell the value to go back to."""
+    old, new = (all_sysctls(side.get((node, "sysctl.conf"), b"")) for side in (change.before, change.after))
+    return sorted(new.keys() - old.keys())
 
 
 def _link(change: LinkChange, topology: Topology) -> dict[str, object]:
@@ -96,8 +153,9 @@ def _told(change: Change, steps: list[dict[str, object]], links: list[dict[str, 
     lines = [
         f"# The way back from {change.name}",
         "",
-        "In the config repository: `git apply reverse.patch`. On the nodes, in this order, with the files of",
-        "`configs/` put where the node reads them:",
+        "In the config repository: `git apply reverse.patch`. On the nodes, in this order: put the files of `configs/`",
+        "where the node reads them, then run the commands, from this folder. `undo/` has what is loaded once to take",
+        "away what only the change made; it is no configuration file.",
         "",
     ]
     for step in steps:
@@ -110,6 +168,10 @@ def _told(change: Change, steps: list[dict[str, object]], links: list[dict[str, 
         for file in _names(step["delete"]):
             lines.append(f"- remove `{file}`, which the change made, and what it put in force")
         lines += [f"- put back `{file}`" for file in _names(step["restore"])]
+        lines += [
+            f"- `{name}` had no line before the change: give it the value that it had, or restart the node"
+            for name in _names(step["was_not_set"])
+        ]
         lines.append("")
     lines += [f"- link {json.dumps(link)}" for link in links]
     return "\n".join(lines).rstrip() + "\n"

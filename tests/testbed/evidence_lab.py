@@ -171,7 +171,7 @@ def tried(
             shadow.wait_ready(60, print)
             with answering(shadow):
                 told = {name: _one(shadow, change, traffic) for name, (change, traffic) in cases.items()}
-            finish(shadow)
+                finish(shadow)
             return told
 
     with TemporaryDirectory(prefix="evidence-") as folder:
@@ -259,6 +259,19 @@ def asks(target: str, port: int, path: str = "/", times: int = 3) -> Traffic:
                     pass
 
     return traffic
+
+
+def came_through(shadow: Shadow, target: str, port: int) -> bool:
+    """Whether one request is answered with what the web server says."""
+    (line,) = _lines(shadow, 1)
+    said = b""
+    with line, suppress(OSError):
+        line.settimeout(1)
+        line.connect((target, port))
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while more := line.recv(4096):
+            said += more
+    return said.endswith(b"ok")
 
 
 def _lines(shadow: Shadow, times: int) -> Iterable[socket.socket]:

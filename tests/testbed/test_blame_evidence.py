@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pandas as pd
@@ -11,9 +12,13 @@ from analysis.verdict import Blame
 from testbed.attribution import blamed
 from testbed.attribution.scene import Scene
 from testbed.attribution.symptoms import of_node
+from testbed.change.apply import apply
 from testbed.change.model import Change
 from testbed.counters import counter_rows
+from testbed.gate.places import Layout
+from testbed.gate.rollback import write_rollback
 from testbed.shadow import Shadow
+from testbed.store import RunDirectory
 from tests.testbed.evidence_lab import (
     CLIENT,
     HAPROXY,
@@ -26,11 +31,13 @@ from tests.testbed.evidence_lab import (
     TO_PROXY,
     TO_WEB,
     asks,
+    came_through,
     change_of,
     datagrams,
     evidence_lab,
     tried,
 )
+from tests.testbed.rolled_back import done, state
 from tests.testbed.shop_scene import finding, table
 
 LAST = "-A FORWARD -j ACCEPT\n"
@@ -51,6 +58,25 @@ TALKS_NO_MORE = R1.replace(
 )
 SMALL = 'links:\n  - {endpoints: ["r1:ens4", "r2:ens3"], mtu: 1400}\n'
 SLOW = 'links:\n  - {endpoints: ["r1:ens4", "r2:ens3"], rate: 64kbit, queue: 3000}\n'
+
+
+SETS = "create banned hash:ip\nadd banned 198.51.100.9\n"
+GUARD = "table inet guard {\n chain forward {\n  type filter hook forward priority -5; policy drop;\n }\n}\n"
+EVERYTHING = {
+    "fw1/iptables.rules": rules(BEHIND_NAT) + "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j DROP\nCOMMIT\n",
+    "fw1/ip6tables.rules": "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n",
+    "fw1/nftables.conf": GUARD,
+    "fw1/ipset.rules": SETS,
+    "fw1/sysctl.conf": "net.ipv4.ip_forward = 0\n",
+    "r1/frr.conf": TALKS_NO_MORE,
+    "lb1/haproxy.cfg": HAPROXY.replace("10.1.0.11:8080", "10.1.0.11:8081"),
+}
+COMMAND = """\
+commands:
+  - node: r2
+    run: [ip, route, add, blackhole, 198.51.100.7/32]
+    rollback: [ip, route, del, blackhole, 198.51.100.7/32]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +110,25 @@ def seen(lab) -> dict[str, tuple[Change, pd.DataFrame]]:
         "shutdown": (change_of(lab, "shutdown", {"r1/frr.conf": TALKS_NO_MORE}), datagrams(100, 3)),
     }
 
+    undone = change_of(lab, "everything", EVERYTHING, COMMAND)
+    run = RunDirectory.created(lab.folder, "undone")
+    folder = write_rollback(run, undone, lab.topology, Layout())
+
+    def taken_back(shadow: Shadow) -> None:
+        nodes = ("fw1", "r1", "r2", "lb1")
+        told = {"before": state(shadow, nodes)}
+        web = came_through(shadow, PROXY, 80)
+        apply(shadow, undone)
+        told["changed"] = state(shadow, nodes)
+        changed = came_through(shadow, PROXY, 80)
+        done(shadow, folder)
+        shadow.wait_ready(60, print)
+        told["after"] = state(shadow, nodes)
+        told["traffic"] = {"before": web, "changed": changed, "after": came_through(shadow, PROXY, 80)}
+        (lab.folder / "taken-back.json").write_text(json.dumps(told))
+
     def busy(shadow: Shadow) -> None:
+        taken_back(shadow)
         box = shadow.boxes["lb1"]
         parts = []
         for window, role in ((1, "baseline"), (2, "treatment")):
@@ -186,3 +230,15 @@ def test_a_daemon_that_burns_a_core_is_told(lab, seen):
     shares = [one.sentence for one in of_node(scene, "lb1") if one.kind == "cpu"]
     assert len(shares) == 1
     assert "spinner took 0% of a core before" in shares[0]
+
+
+def test_the_files_of_the_way_back_give_the_original_network_and_traffic(lab, seen):
+    told = json.loads((lab.folder / "taken-back.json").read_text())
+    changed = {name for name, text in told["before"].items() if told["changed"][name] != text}
+    assert {"fw1 iptables", "fw1 ip6tables", "fw1 nft", "fw1 ipset", "fw1 forwarding"} <= changed
+    assert {"r1 frr", "r2 routes", "lb1 servers"} <= changed
+    assert told["traffic"] == {"before": True, "changed": False, "after": True}
+    left = {name: (text, told["after"][name]) for name, text in told["before"].items() if told["after"][name] != text}
+    assert left == {}
+    readme = (lab.folder / "undone" / "rollback" / "README.md").read_text()
+    assert "iptables-restore undo/fw1/iptables.rules" in readme
