@@ -49,12 +49,12 @@ class CommandChange:
 
 
 class Blame(Strict):
-    """Where the author of a change expects the blame; an absent key expects nothing."""
+    """Where the author of a change expects the blame, `text` and `evidence` in part; an absent key expects nothing."""
 
     node: str | None = None
     file: str | None = None
     text: str | None = None
-    in_change: bool | None = None
+    evidence: str | None = None
 
 
 class Expected(Strict):

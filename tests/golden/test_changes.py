@@ -76,10 +76,13 @@ def test_change_gets_its_verdict_and_its_blame(change, tmp_path):
 
 
 def blamed_as(expected: dict, failures: list[dict]) -> bool:
-    """Whether some failure's blame has the node and file, and contains the text, that are expected."""
+    """Whether some failure's blame has the node and file, and contains the text and evidence, that are expected."""
     blames = [finding["blame"] for finding in failures if finding["blame"]]
     return not expected or any(
-        all(value in str(blame[key]) if key == "text" else blame[key] == value for key, value in expected.items())
+        all(
+            value in str(blame[key]) if key in {"text", "evidence"} else blame[key] == value
+            for key, value in expected.items()
+        )
         for blame in blames
     )
 
