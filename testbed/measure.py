@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from analysis.pairs.validity import Bounds
 from analysis.window import Role
 from replay.effort import Effort
 from replay.instrument import Instrument, instrument
@@ -64,16 +63,7 @@ class Measured:
     @property
     def reason(self) -> str:
         """Why the window does not count; "" when it does."""
-        return "; ".join(filter(None, (self.instrument.reason, self.links.reason, self.slot.left.reason, self._busy)))
-
-    @property
-    def _busy(self) -> str:
-        """Whether tasks waited for a CPU too long for a comparison: a window of a pair is then played again."""
-        pressure = self.instrument.effort.cpu_pressure_percent
-        limit = Bounds().pressure_percent
-        if self.slot.arm and pressure > limit:
-            return f"tasks waited for a CPU {pressure:.0f} % of the time, limit {limit:.0f} %"
-        return ""
+        return "; ".join(filter(None, (self.instrument.reason, self.links.reason, self.slot.left.reason)))
 
     def record(self) -> dict[str, object]:
         """The instrument's record as the judge and verdict.json take it."""

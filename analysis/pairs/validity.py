@@ -24,9 +24,11 @@ Record = Mapping[str, object]
 class Bounds:
     """Beyond these the arms were not measured alike.
 
-    `alpha` is that of each check, `sent_ratio` the least share of the offered load, `lateness_us` what one arm may be
-    later than the other whatever the test says, `pressure_percent` the share of time that tasks waited for a CPU.
-    `loss_alpha` is that of windows lost in one arm: what does not count is then missing evidence, so it is wide.
+    `alpha` is that of each check, `sent_ratio` the least share of the offered load. `lateness_us` and
+    `pressure_percent` are what one arm may have more of than the other whatever the test says: how late the player was,
+    and how much of the time tasks waited for a CPU. A machine that is as busy in both arms adds noise, which the judge
+    of KPIs knows; what it made the player do is in each window's own validity. `loss_alpha` is that of windows lost in
+    one arm: what does not count is then missing evidence, so it is wide.
     """
 
     alpha: float = 0.01
@@ -51,8 +53,8 @@ def complaints(
         _offered(used, limits),
         _attempts(kpis, layout, limits),
         _later(used, layout, limits),
-        _counted(used, "capture_drops", 0.0, "the taps dropped packets in {}"),
-        _counted(used, "cpu_pressure_percent", limits.pressure_percent, "the CPUs were overloaded in {}"),
+        _busier(used, layout, limits),
+        _dropped(used),
         _dead(used),
         *lost_in_one_arm(layout, limits),
     ]
@@ -110,21 +112,31 @@ def _attempts(kpis: pd.DataFrame, layout: Layout, limits: Bounds) -> str:
 
 def _later(used: Mapping[tuple[Arm, int], Record], layout: Layout, limits: Bounds) -> str:
     """The player of one arm later than the other's, pair by pair: a change that burns this machine's CPU."""
+    gap = _gap(used, layout, "lateness_p99_us", limits.lateness_us, limits)
+    return f"the player was {gap / 1_000:+.1f} ms later in arm B than in arm A" if gap else ""
+
+
+def _busier(used: Mapping[tuple[Arm, int], Record], layout: Layout, limits: Bounds) -> str:
+    """The machine busier in one arm than in the other, pair by pair, though the player may have kept its times."""
+    gap = _gap(used, layout, "cpu_pressure_percent", limits.pressure_percent, limits)
+    return f"tasks waited for a CPU {gap:+.0f} % of the time in arm B compared with arm A" if gap else ""
+
+
+def _gap(used: Mapping[tuple[Arm, int], Record], layout: Layout, name: str, least: float, limits: Bounds) -> float:
+    """How much more arm B has of this than arm A, in the median pair; 0 when chance or `least` explains it."""
     pairs = layout.pairs
-    late = [[_number(used[arm, pair], "lateness_p99_us") for pair in pairs] for arm in (Arm.AS_IS, Arm.CHANGED)]
-    gap = np.array(late[1]) - np.array(late[0])
+    told = [[_number(used[arm, pair], name) for pair in pairs] for arm in (Arm.AS_IS, Arm.CHANGED)]
+    gap = np.array(told[1]) - np.array(told[0])
     gap = gap[np.isfinite(gap)]
-    if len(gap) < 2 or not gap.any() or abs(float(np.median(gap))) < limits.lateness_us:
-        return ""
+    if len(gap) < 2 or not gap.any() or abs(float(np.median(gap))) < least:
+        return 0.0
     test = stats.permutation_test((gap,), np.mean, permutation_type="samples", n_resamples=4096, rng=0)
-    if float(test.pvalue) < max(limits.alpha, 2 * 0.5 ** len(gap)) * 1.001:
-        return f"the player was {float(np.median(gap)) / 1_000:+.1f} ms later in arm B than in arm A"
-    return ""
+    return float(np.median(gap)) if float(test.pvalue) < max(limits.alpha, 2 * 0.5 ** len(gap)) * 1.001 else 0.0
 
 
-def _counted(used: Mapping[tuple[Arm, int], Record], name: str, limit: float, sentence: str) -> str:
-    over = [slot for slot, record in used.items() if _number(record, name, 0.0) > limit]
-    return sentence.format(plural(len(over), "window")) if over else ""
+def _dropped(used: Mapping[tuple[Arm, int], Record]) -> str:
+    over = [slot for slot, record in used.items() if _number(record, "capture_drops", 0.0) > 0]
+    return f"the taps dropped packets in {plural(len(over), 'window')}" if over else ""
 
 
 def _dead(used: Mapping[tuple[Arm, int], Record]) -> str:

@@ -20,7 +20,6 @@ def test_arms_measured_alike_give_no_complaint(unchanged):
     [
         (("B",), {"sent": 490}, "only 98.0% of the offered load was sent in arm B"),
         (("A'",), {"capture_drops": 3}, "the taps dropped packets in 8 windows"),
-        (("A",), {"cpu_pressure_percent": 60.0}, "the CPUs were overloaded in 8 windows"),
         (("B",), {"lateness_p99_us": 9_000.0}, "the player was +8.9 ms later in arm B than in arm A"),
         (("A",), {"daemons_alive": False}, "a daemon was not alive in 8 windows without the change"),
     ],
@@ -35,6 +34,17 @@ def test_a_daemon_that_dies_of_the_change_is_no_fault_of_the_instrument(unchange
 
 def test_lateness_without_consequence_is_no_complaint(unchanged):
     assert complained(unchanged.recorded("B", lateness_p99_us=700.0)) == ()
+
+
+def test_a_machine_busier_with_the_change_is_said(unchanged):
+    [complaint] = complained(
+        unchanged.recorded("A", "A'", cpu_pressure_percent=8.0).recorded("B", cpu_pressure_percent=68.0)
+    )
+    assert complaint == "tasks waited for a CPU +60 % of the time in arm B compared with arm A"
+
+
+def test_a_machine_as_busy_in_every_arm_is_noise_and_no_complaint(unchanged):
+    assert complained(unchanged.recorded("A", "B", "A'", cpu_pressure_percent=80.0)) == ()
 
 
 def test_flows_attempted_less_often_in_one_arm_are_said(unchanged):
