@@ -13,13 +13,16 @@ from typing import Protocol
 import pandas as pd
 
 from analysis.judge import Judgement, judge
-from analysis.kpi import Tolerance
+from analysis.kpi import Tolerance, Tolerances
 from analysis.pairs.design import FLOOR
 from analysis.verdict import Blame, Finding, Scope, Severity, Verdict, finding_id
 from analysis.window import Role, summary
 from testbed.attribution import blamed
 from testbed.change.apply import Refusal
 from testbed.change.model import Change
+from testbed.expectations.matching import bounds_by_class
+from testbed.expectations.model import Expectations
+from testbed.expectations.weighed import Weighed
 from testbed.pairs.judged import Paired
 from testbed.policy import Policy
 from testbed.prepare import Case
@@ -51,6 +54,7 @@ class Played:
     paired: Paired | None = None
     sampled: Sequence[Mapping[str, object]] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    expectations: Sequence[Mapping[str, object]] = ()
 
 
 class Tried(Protocol):
@@ -76,17 +80,35 @@ class Tried(Protocol):
         """The flows with class and priority."""
         ...
 
+    @property
+    def expectations(self) -> Expectations:
+        """What it is expected to do."""
+        ...
 
-def tolerances(case: Tried) -> dict[str, Tolerance]:
-    """The policy's tolerances as the judge takes them."""
-    return {name: Tolerance(t.relative, t.absolute) for name, t in case.policy.tolerances.items()}
+
+def tolerances(case: Tried) -> Tolerances:
+    """The policy's tolerances as the judge takes them, and what is expected of classes in their place."""
+    by_kpi = {name: Tolerance(t.relative, t.absolute) for name, t in case.policy.tolerances.items()}
+    return Tolerances(by_kpi, bounds_by_class(case.flows, case.expectations.intents))
+
+
+def weighed(
+    case: Tried, kpis: pd.DataFrame, records: Sequence[Mapping[str, object]], dispositions: pd.DataFrame
+) -> Weighed:
+    """What is expected, held against windows and the preflight's table; either may be empty."""
+    return Weighed.of(case.expectations, case.lab.topology, case.flows, kpis, records, dispositions)
 
 
 def judged(
-    case: Tried, kpis: pd.DataFrame, counters: pd.DataFrame, records: Sequence[Mapping[str, object]]
+    case: Tried,
+    kpis: pd.DataFrame,
+    counters: pd.DataFrame,
+    records: Sequence[Mapping[str, object]],
+    flows: pd.DataFrame | None = None,
 ) -> Judgement:
-    """The judgement of windows in a row, with culprits."""
-    return blamed_on(case, judge(kpis, case.flows, tolerances(case), records), kpis, counters)
+    """The judgement of windows in a row, with culprits; of these flows, where not of all."""
+    asked = case.flows if flows is None else flows
+    return blamed_on(case, judge(kpis, asked, tolerances(case), records), kpis, counters)
 
 
 def blamed_on(case: Tried, found: Judgement, kpis: pd.DataFrame, counters: pd.DataFrame) -> Judgement:
@@ -165,6 +187,7 @@ def document(
             "classes": [each.to_json() for each in judgement.classes],
             "sampled": list(played.sampled),
             "left_out": dict(played.left_out),
+            "expectations": list(played.expectations),
             "timings": {name: round(value, 3) for name, value in timings.items()},
         }
     )

@@ -6,7 +6,8 @@ It starts nothing and opens no socket, so bad input is told in a second with not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,10 @@ from testbed.beside_load import placed_loads
 from testbed.change import Change, read_change
 from testbed.devices.base import Configs, Device
 from testbed.errors import InvalidInput
+from testbed.expectations.file import NAME as EXPECT
+from testbed.expectations.file import read_expectations
+from testbed.expectations.matching import parted
+from testbed.expectations.model import NONE, Expectations
 from testbed.flow_rules import flow_rule
 from testbed.model_file import read_model
 from testbed.packet_flows import Manner, Mode, mixed
@@ -62,6 +67,7 @@ class Case:
     manner: Manner = ORDINARY
     notes: tuple[Note, ...] = ()
     sampled: tuple[Share, ...] = ()
+    expectations: Expectations = NONE
 
     @property
     def flows(self) -> pd.DataFrame:
@@ -167,6 +173,23 @@ def prepared(
         manner,
         notes,
     )
+
+
+def declaring(case: Case, given: Path | None, today: date, *, intents: bool = True) -> Case:
+    """The case with what its change is expected to do: by the file that is given, or by its own expect.yaml.
+
+    `today` is the day that waivers are held against; without `intents` they alone are in force.  InvalidInput.
+    """
+    lab, path = case.lab, given or case.change.source / EXPECT
+    if given is None and not path.is_file():
+        return replace(case, expectations=replace(NONE, today=today))
+    inside = path.resolve().is_relative_to(lab.folder.resolve())
+    shown_as = path.resolve().relative_to(lab.folder.resolve()).as_posix() if inside else str(path)
+    known = [rule.name for rule in case.policy.classes]
+    found = read_expectations(path, lab.topology, known, today, shown_as)
+    found = found if intents else found.without_intents()
+    flows = parted(case.placed.flows, found.intents)
+    return replace(case, expectations=found, placed=replace(case.placed, flows=flows))
 
 
 def _refuse_truncated(files: tuple[Path, ...]) -> None:

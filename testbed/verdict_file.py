@@ -162,7 +162,7 @@ class ClassEntry(_Part):
 class DispositionEntry(_Part):
     """A probe that is answered otherwise with the change; `kind` "class" stands for observed flows."""
 
-    kind: Literal["class", "rule", "refused", "service"]
+    kind: Literal["class", "rule", "refused", "service", "declared"]
     change: Literal["closed", "opened", "differs"]
     subject: str
     flow_class: str
@@ -286,6 +286,28 @@ class PairedEntry(_Part):
     smallest: tuple[SmallestEntry, ...] = ()
 
 
+class ExpectationEntry(_Part):
+    """One declared change, or one waiver, and what became of it.
+
+    `must` demands a change, `may` allows it, a waiver puts up with findings until it expires. Met: seen as declared,
+    or in use; absent: allowed and not there, or not in use. `declared` and `evidence` are sentences.
+    """
+
+    kind: Literal["must", "may", "waiver"]
+    name: str
+    state: Literal["met", "not_met", "not_tested", "absent", "expired"]
+    file: str
+    line: int
+    text: str = ""
+    declared: str
+    evidence: tuple[str, ...] = ()
+    flows: tuple[str, ...] = ()
+    probes: int = 0
+    owner: str | None = None
+    reason: str | None = None
+    expires: str | None = None
+
+
 class TimingsEntry(_Part):
     """How the wall time was spent, in seconds; null for a step that was not reached."""
 
@@ -323,6 +345,7 @@ class VerdictFile(_Part):
     sampled: tuple[SampledEntry, ...] = ()
     left_out: Mapping[str, int] = Field(default_factory=dict)
     paired: PairedEntry | None = None
+    expectations: tuple[ExpectationEntry, ...] = ()
     timings: TimingsEntry = TimingsEntry()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

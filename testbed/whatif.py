@@ -14,22 +14,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.verdict import Verdict
 from testbed.beside_load import unreached
-from testbed.capacity import fitted, told
+from testbed.capacity import fitted, thinner, told
 from testbed.devices.registry import known_devices
 from testbed.errors import RevertFailed
 from testbed.experiment import FORESEEN, Clock, Outcome, run
 from testbed.gate.places import Layout
 from testbed.gate.rollback import write_rollback
 from testbed.packet_flows import Manner
+from testbed.pairs.budget import fit
 from testbed.plan import Plan
-from testbed.prepare import Case, open_lab, prepared
+from testbed.prepare import Case, declaring, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
 from testbed.report import write_report
 from testbed.sandbox import Sandbox
@@ -45,7 +46,9 @@ class Question:
     """What would become of the flows of `lab` with `change`; what is None is as lab and policy have it.
 
     `pairs` or `budget_s` ask for pairs of windows, `window_s` for the speed at which a window lasts so long.
-    `layout` tells where the lab's files lie in a config repository, for the inverse change.
+    `expect` is used in the place of the change's own expect.yaml, and `intents` is False where only its waivers hold;
+    they are held against `today`, the day in UTC where it is None.  `layout` tells where the lab's files lie in a
+    config repository, for the inverse change.
     """
 
     lab: str
@@ -64,6 +67,9 @@ class Question:
     preflight_only: bool = False
     manner: Manner = field(default_factory=Manner)
     layout: Layout = field(default_factory=Layout)
+    expect: Path | None = None
+    intents: bool = True
+    today: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,16 @@ def answered(question: Question, progress: Console) -> Answer:
         case = at(question.speed)
         if question.window_s is not None:
             case = at(case.schedule.speed * case.duration_ns / 1e9 / question.window_s)
+        fits = None
+        if question.budget_s is not None and question.window_s is None and question.speed is None:
+            fits = fit(question.budget_s, case.duration_ns / 1e9)
+        if fits is not None:
+            case = at(case.schedule.speed * case.duration_ns / 1e9 / fits.window_s)
+            if question.max_flows is None:
+                case = thinner(case, fits.share, manner.seed)
         case = fitted(case, question.max_flows, resource.getrlimit(resource.RLIMIT_NOFILE)[1], manner.seed)
+        today = question.today or datetime.now(UTC).date()
+        case = declaring(case, question.expect, today, intents=question.intents)
     plan = Plan(
         question.baseline or case.policy.baseline_windows,
         question.treatment or case.policy.treatment_windows,
@@ -124,9 +139,10 @@ def answered(question: Question, progress: Console) -> Answer:
     plan.refuse_budget(case.duration_ns / 1e9)
     directory, created = _directory(question.runs, case)
     notes = (*opened.notes, *case.notes)
-    for said in (*notes, *([told(case.sampled)] if case.sampled else [])):
+    for said in (*notes, *([fits.words] if fits else []), *([told(case.sampled)] if case.sampled else [])):
         progress.print(f"note: {said}", markup=False, style="yellow")
     record = run_record(case, plan, created, notes, question.captures, question.policy, question.model)
+    record["expectations"] = {"file": case.expectations.file, "today": today.isoformat(), "intents": question.intents}
     directory.write_json("run.json", record)
     directory.write_table("flows", case.flows)
     directory.write_text("change.diff", change_diff(case.change))

@@ -25,7 +25,7 @@ Reads = Callable[[Node], frozenset[str]]
 Files = dict[tuple[str, str], bytes]
 M = TypeVar("M", bound=BaseModel)
 
-CONFIGS, PATCH, EDITS, EXPECTED = "configs", "change.patch", "change.yaml", "expected.yaml"
+CONFIGS, PATCH, EDITS, EXPECTED, EXPECT = "configs", "change.patch", "change.yaml", "expected.yaml", "expect.yaml"
 LARGEST_PATCH_OCTETS = 16 * 1024 * 1024
 
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -61,7 +61,7 @@ def read_change(lab: Lab, source: Path, reads: Reads | None = None) -> Change:
 
 
 def _folder(lab: Lab, source: Path, reads: Reads | None) -> Change:
-    parts = {CONFIGS, PATCH, EDITS, EXPECTED}
+    parts = {CONFIGS, PATCH, EDITS, EXPECTED, EXPECT}
     for entry in sorted(source.iterdir()):
         if entry.name not in parts and not entry.name.startswith((".", "README")):
             raise InvalidInput(entry, 1, 1, f"{entry.name!r} in a change", nearest(entry.name, parts))

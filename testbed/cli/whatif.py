@@ -30,6 +30,12 @@ from testbed.whatif import Question, answered
     help="Use these captures or flow records, not the lab's own.",
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Use this policy.yaml, not the lab's own.")
+@click.option(
+    "--expect",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What the change is expected to do, in the place of its own expect.yaml.",
+)
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option(
     "--load", default=1.0, show_default=True, type=click.FloatRange(min=1), help="Replay so many copies of each flow."
@@ -83,6 +89,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     change: Path,
     capture: tuple[Path, ...],
     policy: Path | None,
+    expect: Path | None,
     speed: float | None,
     load: float,
     baseline: int | None,
@@ -125,6 +132,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
         model,
         preflight_only,
         Manner(Mode(mode), Sender(sender), background, load, seed),
+        expect=expect,
     )
     try:
         answer = answered(question, progress)

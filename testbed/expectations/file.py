@@ -64,7 +64,7 @@ def _service(written: object) -> Service:
     first, last = int(low), int(high or low)
     if word == "icmp" or not 0 < first <= last <= _MOST_PORT:
         raise _expected(f"{form}, ports from 1 to {_MOST_PORT}, the lower one first")
-    return Service(PROTOCOLS[word], range(first, last + 1))
+    return Service(PROTOCOLS[word], (first, last))
 
 
 def _becomes(written: object) -> tuple[Fate | None, Fate]:
@@ -181,12 +181,16 @@ class _ExpectFile(Strict):
 
 
 def read_expectations(
-    path: Path, topology: Topology, classes: Iterable[str], shown_as: str | None = None
+    path: Path, topology: Topology, classes: Iterable[str], today: date, shown_as: str | None = None
 ) -> Expectations:
-    """The file, checked against the lab's nodes and the policy's class names; InvalidInput tells every problem."""
+    """The file, checked against the lab's nodes and the policy's class names; InvalidInput tells every problem.
+
+    `today` decides which waivers are still in force, `shown_as` is how people know the file.
+    """
     try:
         located = read_located(path, _ExpectFile)
-        return _Checked(located, topology, frozenset((*classes, OTHER_CLASS))).expectations(shown_as or str(path))
+        checked = _Checked(located, topology, frozenset((*classes, OTHER_CLASS)))
+        return checked.expectations(shown_as or str(path), today)
     except InvalidLab as error:
         raise InvalidInput.of(error) from None
 
@@ -200,7 +204,7 @@ class _Checked:
         self._lines = located.path.read_text("utf-8-sig", "replace").splitlines()
         self._problems: list[Problem] = []
 
-    def expectations(self, file: str) -> Expectations:
+    def expectations(self, file: str, today: date) -> Expectations:
         """All of it; InvalidLab when anything does not fit the lab."""
         model = self._located.model
         groups: tuple[tuple[Literal["must", "may"], tuple[_IntentKeys, ...]], ...] = (
@@ -227,7 +231,7 @@ class _Checked:
                 )
         if self._problems:
             raise InvalidLab.of(self._problems)
-        return Expectations(file, tuple(intents), tuple(waivers))
+        return Expectations(file, today, tuple(intents), tuple(waivers))
 
     def _intent(self, group: Literal["must", "may"], at: int, keys: _IntentKeys) -> Intent:
         loc: Loc = (group, at)

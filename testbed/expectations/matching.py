@@ -93,7 +93,8 @@ def _of_service(table: pd.DataFrame, service: Service) -> Bool:
     found = table["protocol"].isin(service.protocols).to_numpy(np.bool_)
     if service.ports is not None:
         ports = table["destination_port"].to_numpy(np.int64)
-        found = found & (ports >= service.ports.start) & (ports < service.ports.stop)
+        first, last = service.ports
+        found = found & (ports >= first) & (ports <= last)
     return found
 
 

@@ -37,10 +37,10 @@ _MEANT: Mapping[Fate, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """IANA protocol numbers and destination ports; None means all ports."""
+    """IANA protocol numbers and destination ports, (first, last); None means all ports."""
 
     protocols: tuple[int, ...]
-    ports: range | None = None
+    ports: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,13 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class Expectations:
-    """A whole file; `file` is how it is named to people, relative to the lab where it lies in it."""
+    """A whole file; `file` is how it is named to people, relative to the lab where it lies in it.
+
+    `today` is the day on which the run is judged, and stays that day when it is judged again.
+    """
 
     file: str = ""
+    today: date = date.min
     intents: tuple[Intent, ...] = ()
     waivers: tuple[Waiver, ...] = ()
 

@@ -1,13 +1,12 @@
 """What is declared, held against what was seen: flows that moved as declared are not judged, what is absent is told.
 
-May not know how a change was tried: tables in, a judgement and entries out.  No clock: today is handed in.
+May not know how a change was tried: tables in, a judgement and entries out.  Today comes with the expectations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -40,7 +39,6 @@ class Weighed:
 
     expectations: Expectations
     topology: Topology
-    today: date
     items: pd.DataFrame
     rest: pd.DataFrame
     declared: pd.DataFrame
@@ -51,7 +49,6 @@ class Weighed:
         cls,
         expectations: Expectations,
         topology: Topology,
-        today: date,
         flows: pd.DataFrame,
         kpis: pd.DataFrame,
         records: Sequence[Mapping[str, object]],
@@ -59,7 +56,7 @@ class Weighed:
     ) -> Weighed:
         """Hold every flow and probe against the declared moves; the tables are as `seen` takes them."""
         if expectations.is_empty:
-            return cls(expectations, topology, today, pd.DataFrame(), flows, flows.iloc[:0], {})
+            return cls(expectations, topology, pd.DataFrame(), flows, flows.iloc[:0], {})
         items = seen(flows, kpis, records, dispositions)
         moved = explained(items, expectations.intents)
         own = set(items["name"][moved & (items["kind"] == FLOW).to_numpy(np.bool_)].tolist())
@@ -67,7 +64,6 @@ class Weighed:
         return cls(
             expectations,
             topology,
-            today,
             items,
             flows[~aside].reset_index(drop=True),
             flows[aside].reset_index(drop=True),
@@ -109,7 +105,7 @@ class Weighed:
         return PRIORITIES[min(ranks)] if ranks else "normal"
 
     def _waived(self, findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, list[str]]]:
-        in_force = [waiver for waiver in self.expectations.waivers if not waiver.is_expired(self.today)]
+        in_force = [waiver for waiver in self.expectations.waivers if not waiver.is_expired(self.expectations.today)]
         used: dict[str, list[str]] = {}
         found = []
         for finding in findings:
@@ -169,8 +165,9 @@ class Weighed:
         }
 
     def _waiver_entry(self, waiver: Waiver, effects: Sequence[str]) -> dict[str, object]:
-        expired = waiver.is_expired(self.today)
-        said = [f"expired: it was good until {waiver.expires}, today is {self.today}"] if expired else list(effects)
+        today = self.expectations.today
+        expired = waiver.is_expired(today)
+        said = [f"expired: it was good until {waiver.expires}, today is {today}"] if expired else list(effects)
         return {
             **_waiver(waiver),
             "state": "expired" if expired else "met" if effects else "absent",

@@ -62,5 +62,5 @@ def _service(service: Service) -> str:
     name = PROTOCOL_WORDS.get(service.protocols, "icmp")
     if service.ports is None:
         return name
-    first, last = service.ports.start, service.ports.stop - 1
+    first, last = service.ports
     return f"{name}/{first}" if first == last else f"{name}/{first}-{last}"

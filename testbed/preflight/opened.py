@@ -17,8 +17,10 @@ from testbed.attribution.match import address
 from testbed.change.model import Change
 from testbed.devices.base import Configs
 from testbed.devices.packet_filter import Rule
+from testbed.expectations.model import Intent
 from testbed.placement import END_POINTS
 from testbed.preflight.classes import APART_NS
+from testbed.preflight.declared import declared_tries
 from testbed.preflight.places import Places, Service
 from testbed.preflight.probe import Kind, Probe, Stand
 from testbed.preflight.tries import Sampler, Try, leaves, rules_by_line, spread, takes, tries_of_line, within
@@ -28,7 +30,9 @@ MOST_A_LINE, FEWEST_A_LINE = 48, 4
 MOST_OF_CHANGE = 480
 MOST_SERVICES = 192
 MOST_REFUSED = 64
-"""Probes at most of a changed line, of all of them, of known services, of refused flows; the rest is counted."""
+MOST_DECLARED = 192
+"""Probes at most of a changed line, of all of them, of known services, of refused flows, of what is declared; the rest
+is counted."""
 
 LOOKED_AT = 8
 """Times as many ways are looked at before some are chosen: not every one leads through the network."""
@@ -43,18 +47,20 @@ def exposures(
     here: Places,
     flows: pd.DataFrame,
     rules: Sequence[ClassRule],
+    intents: Sequence[Intent] = (),
 ) -> tuple[tuple[Probe, ...], int]:
     """The probes, each way once, and how many were left out by the limits.
 
-    `before` and `after` are all nodes' files, `rules` the policy's classes.
+    `before` and `after` are all nodes' files, `rules` the policy's classes, `intents` what is declared to change.
     """
     found: dict[tuple[str, Service], Try] = {}
     by_line = list(_by_line(change, before, after, here))
     most_a_line = max(FEWEST_A_LINE, min(MOST_A_LINE, MOST_OF_CHANGE // max(len(by_line), 1)))
-    sampler = Sampler(LOOKED_AT * MOST_SERVICES)
+    sampler, declared = Sampler(LOOKED_AT * MOST_SERVICES), Sampler(LOOKED_AT * MOST_DECLARED)
     left_out = sum(line_sampler.left_out for line_sampler, _ in by_line)
     for most, tries in (
         *((most_a_line, tries) for _, tries in by_line),
+        (MOST_DECLARED, list(declared_tries(intents, here, declared))),
         (MOST_REFUSED, list(_refused(here, flows))),
         (MOST_SERVICES, list(_services(here, sampler))),
     ):
@@ -63,7 +69,7 @@ def exposures(
         kept = [every[place] for place in spread(len(every), most)]
         left_out += len(fresh) - len(kept)
         found.update({(str(t.source), t.service): t for t in kept})
-    left_out += sampler.left_out
+    left_out += sampler.left_out + declared.left_out
     refused = {(str(t.source), t.service): t.expected for t in _refused(here, flows)}
     told = [replace(t, expected=refused.get(key, t.expected)) for key, t in found.items()]
     return _probes(told, here, rules), left_out

@@ -14,9 +14,10 @@ Stand = tuple[str, int, int]
 
 
 class Kind(StrEnum):
-    """What a probe is made of: an observed class, a rule of the change, a refused class, a known service."""
+    """What a probe is made of: an observed class, a declared way, a rule, a refused class, a known service."""
 
     CLASS = "class"
+    DECLARED = "declared"
     RULE = "rule"
     REFUSED = "refused"
     SERVICE = "service"

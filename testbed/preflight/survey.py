@@ -20,5 +20,5 @@ def surveyed(case: Case) -> Survey:
         after.setdefault(node, {})[file] = content
     rules: list[Rule] = [flow_rule(rule) for rule in case.policy.classes]
     here = places(case.lab.topology, after, case.flows)
-    probes, left_out = exposures(case.change, case.configs, after, here, case.flows, rules)
+    probes, left_out = exposures(case.change, case.configs, after, here, case.flows, rules, case.expectations.intents)
     return Survey(tuple(class_probes(case.flows, case.schedule)), probes, left_out)
