@@ -71,6 +71,24 @@ def sampled(flows: pd.DataFrame, most: int, seed: int) -> Sample:
     return Sample(frozenset(kept), tuple(shares))
 
 
+def thinned(flows: pd.DataFrame, share: float, seed: int) -> Sample:
+    """This share of every class that is not critical, at least one flow of each; critical flows stay.
+
+    The table needs flow_id, flow_class and priority. Raises ValueError for a share outside 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"found a share of {share}, expected 0 to 1")
+    kept: set[str] = set()
+    shares: list[Share] = []
+    for (priority, name), own in flows.groupby(["priority", "flow_class"], sort=True):
+        ids = [str(flow_id) for flow_id in own["flow_id"]]
+        most = len(ids) if priority == PRIORITIES[0] else max(1, round(share * len(ids)))
+        kept.update(sorted(ids, key=lambda one: _drawn(seed, one))[:most])
+        shares.append(Share(str(name), str(priority), len(ids), most))
+    shares.sort(key=lambda one: (PRIORITIES.index(one.priority), -one.offered, one.flow_class))
+    return Sample(frozenset(kept), tuple(shares))
+
+
 def _quotas(sizes: Mapping[str, int], room: int) -> dict[str, int]:
     """How many of each class stay: one each as far as there is room, the rest by largest remainder."""
     total = sum(sizes.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from replay.sampling import Sample, Share, sampled
+from replay.sampling import Sample, Share, sampled, thinned
 from replay.schedule import Schedule
 from replay.session import Patience, open_files
 from testbed.errors import Unsupported
@@ -38,6 +38,12 @@ def within(case: Case, most: int, seed: int) -> Case:
     if len(flows) <= most:
         return case
     return _reduced(case, sampled(flows, most, seed))
+
+
+def thinner(case: Case, share: float, seed: int) -> Case:
+    """The case with every critical flow and this share of every other class, of what goes over sockets."""
+    over_sockets = {script.flow_id for script in case.schedule.scripts}
+    return _reduced(case, thinned(case.flows[case.flows["flow_id"].isin(list(over_sockets))], share, seed))
 
 
 def within_open_files(case: Case, needed: Callable[[Schedule], int], limit: int, seed: int) -> Case:

@@ -20,6 +20,7 @@ from testbed.network.fresh_rates import is_rate_only, limit_rates
 from testbed.network.impairment import Engine, Impairer, LineReport
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
+from testbed.network.namespace import NODES
 from testbed.network.neighbours import cannot_solicit
 from testbed.network.unlinked import add_unlinked
 from topologies.model import Impairment, Link, LinkEnd, Node, Topology
@@ -61,19 +62,12 @@ class Shadow:
 
         `tell` hears each new reason for waiting.  Raises NotReady with the last one.
         """
-        started, told, same = time.monotonic(), "", 0
-        previous: tuple[tuple[str, str], ...] = ()
+        started, told = time.monotonic(), ""
         while True:
             lack = self._lack()
-            if lack is None:
-                routes = self._routes()
-                same = same + 1 if routes == previous else 0
-                previous = routes
-                if same >= STABLE_READINGS:
-                    return time.monotonic() - started
-                lack = "routes to hold still"
-            else:
-                same = 0
+            if lack is None and self._still() and (lack := self._lack()) is None:
+                return time.monotonic() - started
+            lack = lack or "routes to hold still"
             if lack != told:
                 tell(lack)
                 told = lack
@@ -140,6 +134,15 @@ class Shadow:
         lack = next((state.waiting_for for state in states if not state.ready), None)
         return lack or self._silent_in_ipv6()
 
+    def _still(self) -> bool:
+        """Whether no route changes for a while; looked at without asking the devices, which costs more than routes."""
+        before = self._routes()
+        for _ in range(STABLE_READINGS):
+            time.sleep(POLL_SECONDS)
+            if self._routes() != before:
+                return False
+        return True
+
     def _silent_in_ipv6(self) -> str | None:
         speakers = [
             box
@@ -161,15 +164,17 @@ def built(
     log_directory: Path,
     engine: Engine = Engine.AUTO,
     seed: int = 0,
+    folder: str = NODES,
 ) -> Iterator[Shadow]:
     """Build the shadow of a topology in the current sandbox; it is gone when the block ends.
 
-    `seed` makes loss and the like on links repeatable, `engine` says what does them.  Raises InvalidInput when a
+    `seed` makes loss and the like on links repeatable, `engine` says what does them, `folder` keeps the nodes'
+    private files apart from another shadow's in the same sandbox.  Raises InvalidInput when a
     daemon's own checker refuses the lab's file, Unsupported when this kernel lacks what the lab asks for,
     CommandFailed when a daemon does not start.
     """
     log_directory.mkdir(parents=True, exist_ok=True)
-    net = ShadowNet()
+    net = ShadowNet(folder)
     impairer = Impairer(engine, seed)
     try:
         boxes = {n.name: _box(net, n, devices[n.kind], log_directory) for n in topology.nodes}
