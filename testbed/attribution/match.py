@@ -17,7 +17,7 @@ from testbed.attribution.nft_words import in_iptables_words
 from topologies.model import IpAddress, IpNetwork
 
 ICMP, TCP, UDP, ICMPV6, OSPF = 1, 6, 17, 58, 89
-BGP_PORT, BFD_PORT = 179, 3784
+BGP_PORT, BFD_PORT, SOME_PORT = 179, 3784, 49_152
 LONG_NAMES = MappingProxyType(
     {
         "--append": "-A",
@@ -153,7 +153,7 @@ def meets_routing(text: str, version: int) -> bool:
     """Whether the rule can match what routers say to each other: OSPF, BGP or BFD."""
     nowhere = frozenset[IpAddress]()
     spoken = ((OSPF, None), (TCP, frozenset({BGP_PORT})), (UDP, frozenset({BFD_PORT})))
-    return any(matches(text, Leg(version, number, nowhere, nowhere, None, ports)) for number, ports in spoken)
+    return any(matches(text, Leg(version, number, nowhere, nowhere, SOME_PORT, ports)) for number, ports in spoken)
 
 
 def names_icmp_type(text: str) -> bool:
