@@ -17,6 +17,7 @@ from testbed.devices.daemon_cpu import cpu_readings
 from testbed.errors import InvalidInput, NotReady
 from testbed.network.addressing import add_routes, put_back_addresses, set_addresses
 from testbed.network.fresh_rates import is_rate_only, limit_rates
+from testbed.network.half_open import end_half_open
 from testbed.network.impairment import Engine, Impairer, LineReport
 from testbed.network.link import Port, Veth, kernel_name, set_mtu
 from testbed.network.mininet_api import ShadowNet
@@ -116,6 +117,7 @@ class Shadow:
         """Drop learnt state in every node and begin chance anew, so that windows start alike."""
         self.impairer.forget()
         for name, box in self.boxes.items():
+            end_half_open(box.namespace)
             device = self.device(name)
             if isinstance(device, Forgets):
                 device.forget(box)
