@@ -6,7 +6,7 @@ May not know how a run is made or judged: it reads the verdict document only. Te
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from analysis.kpi import KPIS
 from analysis.words import percent, plural, quantity
-from testbed.verdict_file import ClassEntry, FindingEntry, VerdictFile, number
+from testbed.verdict_file import ClassEntry, ExpectationEntry, FindingEntry, VerdictFile, number
 from testbed.visible import one_line
 
 CAUSES, FINDINGS, CLASSES, REASONS = 3, 5, 8, 3
@@ -149,6 +149,8 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         yield _fact("Rollback", "done, network as before", "", bad=False)
     if not instrument.valid and verdict.windows:
         yield _fact("Instrument", "not valid", instrument.reason, bad=True)
+    if verdict.expectations:
+        yield _expected(verdict.expectations)
     if verdict.preflight is not None:
         flown = verdict.preflight
         tried = (
@@ -171,6 +173,18 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
     if report is not None:
         yield _fact("Report", str(report), "", bad=False)
+
+
+def _expected(told: Sequence[ExpectationEntry]) -> Text:
+    """How many of the declared changes are so, and what became of waivers."""
+    declared = [one for one in told if one.kind != "waiver"]
+    met = sum(one.state == "met" for one in declared)
+    words = {"not_met": "not so", "not_tested": "not tested", "absent": "absent", "expired": "expired", "met": "in use"}
+    others = [f"{one.name} {words[one.state]}" for one in told if one.state != "met" or one.kind == "waiver"]
+    more = f" and {len(others) - CLASSES} more" if len(others) > CLASSES else ""
+    state = f"{met} of {len(declared)} as declared" if declared else plural(len(told), "waiver")
+    bad = any(one.state == "not_met" and one.kind == "must" for one in told)
+    return _fact("Expected", state, ", ".join(others[:CLASSES]) + more, bad=bad)
 
 
 def _fact(name: str, state: str, detail: str, *, bad: bool) -> Text:

@@ -55,6 +55,7 @@ REPLAY = ("session", "packet", "auto")
 @click.option("--render", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Write outputs of a run.")
 @click.option("--capture", multiple=True, type=PATH, help="Use these captures or flow records, not the lab's own.")
 @click.option("--policy", type=PATH, help="Use this policy.yaml, not the lab's own.")
+@click.option("--expect", type=PATH, help="What is expected of the change, in the place of the head's expect.yaml.")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
 @click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
 @click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
@@ -102,6 +103,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     render: Path | None,
     capture: tuple[Path, ...],
     policy: Path | None,
+    expect: Path | None,
     speed: float | None,
     baseline: int | None,
     treatment: int | None,
@@ -183,6 +185,8 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
             preflight_only=preflight_only,
             manner=Manner(Replay(replay), seed=seed),
             layout=found.layout,
+            expect=expect,
+            intents=expect is not None or found.intents,
         )
         progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
         try:

@@ -12,9 +12,10 @@ from enum import Enum
 
 from analysis.kpi import KPIS
 from analysis.words import percent, quantity
+from testbed.gate.places import EXPECTATION
 from testbed.verdict_file import ClassEntry, FindingEntry, KpiEntry, VerdictFile, number
 
-INSTRUMENT, ROLLBACK, NETWORK = "instrument", "rollback", "network"
+INSTRUMENT, ROLLBACK, NETWORK, EXPECTED = "instrument", "rollback", "network", "expectations"
 DISPOSITION = "disposition"
 
 
@@ -47,7 +48,7 @@ def is_valid(verdict: VerdictFile) -> bool:
 
 def cases(verdict: VerdictFile) -> tuple[TestCase, ...]:
     """Every case of a verdict, classes in the verdict's order, the testbed's own first."""
-    return (*_own(verdict), *_of_classes(verdict), *_of_others(verdict))
+    return (*_own(verdict), *_of_expectations(verdict), *_of_classes(verdict), *_of_others(verdict))
 
 
 def explained(finding: FindingEntry, flows: int = 20) -> str:
@@ -80,6 +81,23 @@ def _own(verdict: VerdictFile) -> Iterator[TestCase]:
     else:
         said = rollback.detail or ("the network was not as before" if rollback.done else "not rolled back")
         yield TestCase(ROLLBACK, "restored", State.INVALID, said)
+
+
+def _of_expectations(verdict: VerdictFile) -> Iterator[TestCase]:
+    """A case for each declared change and each waiver; only what is demanded can fail."""
+    for one in verdict.expectations:
+        said = "; ".join(one.evidence)
+        state = State.PASSED
+        if one.kind == "must" and one.state == "not_met":
+            state = State.FAILED
+        elif one.kind != "waiver" and one.state == "not_tested":
+            state = State.UNDECIDED
+        told = {"declared": one.declared, "kind": one.kind, "state": one.state, "line": f"{one.file}:{one.line}"}
+        if one.owner and one.expires:
+            told |= {"owner": one.owner, "expires": one.expires}
+        notes = (said,) if state is State.PASSED and said else ()
+        details = f"{one.declared}\n{one.file}:{one.line}\n{said}" if state is State.FAILED else ""
+        yield TestCase(EXPECTED, one.name, state, "" if state is State.PASSED else said, details, notes, told)
 
 
 def _of_classes(verdict: VerdictFile) -> Iterator[TestCase]:
@@ -118,6 +136,8 @@ def _of_others(verdict: VerdictFile) -> Iterator[TestCase]:
     for finding in verdict.findings:
         if finding.scope == "class" and finding.subject in known:
             told = told or finding.verdict == "FAIL"
+        elif finding.verdict == "FAIL" and finding.kpi == EXPECTATION and verdict.expectations:
+            told = True
         elif finding.verdict == "FAIL":
             told = True
             subject = NETWORK if finding.scope == "network" else f"{finding.scope} {finding.subject}"

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path, PurePosixPath
 
 from testbed.devices.base import Device
 from testbed.errors import InvalidInput
+from testbed.expectations.file import NAME as EXPECT
+from testbed.expectations.file import read_expectations
 from testbed.gate.places import Layout
 from testbed.gate.repository import Blob, Repository
 from testbed.gate.revisions import Writer, below, changed_paths, lab_folders, lab_named, relative
@@ -73,8 +76,10 @@ def _lab(
     ours = [path for each in changed if (path := below(each, folder)) is not None]
     try:
         topology = open_lab(str(writer.lab), work / "imported", devices).lab.topology
-        if "policy.yaml" in files:
-            read_policy(writer.lab / "policy.yaml")
+        policy = read_policy(writer.lab / "policy.yaml" if "policy.yaml" in files else None)
+        if EXPECT in files:
+            # what it says is checked, whatever the day
+            read_expectations(writer.lab / EXPECT, topology, [rule.name for rule in policy.classes], date.min)
     except InvalidInput as problem:
         raise _in_repository(problem, writer.lab, layout) from None
     nodes = {PurePosixPath(path).parts[1] for path in ours if path.startswith("configs/")}

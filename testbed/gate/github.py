@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from testbed.gate.cases import explained
-from testbed.gate.places import Layout, culprits
+from testbed.gate.places import Layout, culprits, place_of
 from testbed.verdict_file import FindingEntry, VerdictFile
 from testbed.visible import visible
 
@@ -56,7 +56,7 @@ def append_summary(text: str, file: Path) -> None:
 
 def _of_group(group: list[FindingEntry], verdict: VerdictFile, layout: Layout) -> str:
     first = next((f for f in group if f.verdict == "FAIL"), group[0])
-    place = layout.place(first.blame, verdict.change.lines)
+    place = place_of(first, verdict, layout)
     properties = {"title": f"{verdict.verdict}: {verdict.change.name} on {verdict.lab}"}
     if place is not None:
         properties = {"file": place.path, "line": str(place.line), **properties}

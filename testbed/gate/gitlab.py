@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from testbed.gate.places import Layout, fingerprint, rule_id
+from testbed.gate.places import Layout, fingerprint, place_of, rule_id
 from testbed.verdict_file import Number, VerdictFile, number
 from testbed.visible import one_line
 
@@ -23,7 +23,7 @@ def codequality(verdict: VerdictFile, layout: Layout) -> str:
     """A JSON list with an entry for each finding whose culprit is a line of the repository."""
     entries = []
     for finding in verdict.findings:
-        place = layout.place(finding.blame, verdict.change.lines)
+        place = place_of(finding, verdict, layout)
         if finding.verdict == "INFO" or place is None:
             continue
         entries.append(

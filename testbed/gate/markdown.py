@@ -15,13 +15,21 @@ from analysis.words import percent, plural, quantity
 from testbed.gate.cases import is_valid
 from testbed.gate.markup import code, fenced, folded, prose
 from testbed.gate.places import Layout, culprits
-from testbed.verdict_file import ClassEntry, FindingEntry, VerdictFile, number
+from testbed.verdict_file import ClassEntry, ExpectationEntry, FindingEntry, VerdictFile, number
 from testbed.visible import one_line
 
 MOST_CHARACTERS = 60_000
 """GitHub takes 65,536 of them."""
 CAUSES, FINDINGS, FLOWS, EVIDENCE = 10, 25, 200, 6
 _SIGN = {"PASS": "✅", "INCONCLUSIVE": "❔", "FAIL": "❌"}
+_OF_STATE = {
+    "not_met": "❌ not so",
+    "not_tested": "❔ not tested",
+    "expired": "❗ expired",
+    "met": "✅ met",
+    "absent": "absent",
+}
+STATES = tuple(_OF_STATE)
 _SHOWN_KPIS = ("response_ns", "goodput_bps")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -83,6 +91,7 @@ def _parts(verdict: VerdictFile, layout: Layout, around: Around) -> Iterator[str
         yield _cause(findings, verdict, layout)
     if len(blamed) > CAUSES:
         yield f"and {plural(len(blamed) - CAUSES, 'more cause')}"
+    yield _expectations(verdict)
     yield _classes(verdict)
     yield _findings(verdict)
     yield from _flows(verdict)
@@ -119,6 +128,24 @@ def _findings(verdict: VerdictFile) -> str:
     rows = [f"| {f.verdict} | {prose(f.effect)} | {f.priority} |" for f in told[:FINDINGS]]
     more = f"\n\nand {plural(len(told) - FINDINGS, 'more finding')}" if len(told) > FINDINGS else ""
     return "\n".join(["| | Finding | Priority |", "|---|---|---|", *rows]) + more
+
+
+def _expectations(verdict: VerdictFile) -> str:
+    """What was declared and what came of it; what is not so comes first."""
+    if not verdict.expectations:
+        return ""
+    told = sorted(verdict.expectations, key=lambda one: STATES.index(one.state))
+    rows = [
+        f"| {_OF_STATE[one.state]} | {one.kind} | {prose(one.name)}: {prose(one.declared)} | "
+        f"{prose('; '.join(one.evidence))}{_until(one)} |"
+        for one in told[:FINDINGS]
+    ]
+    more = f"\n\nand {len(told) - FINDINGS} more expectations" if len(told) > FINDINGS else ""
+    return "\n".join(["| | | Declared | Seen |", "|---|---|---|---|", *rows]) + more
+
+
+def _until(one: ExpectationEntry) -> str:
+    return "" if one.expires is None else f" ({prose(one.owner or '')}, until {one.expires})"
 
 
 def _classes(verdict: VerdictFile) -> str:

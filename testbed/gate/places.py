@@ -14,6 +14,8 @@ from pathlib import PurePosixPath
 from testbed.verdict_file import BlameEntry, ChangedLine, FindingEntry, VerdictFile
 
 CONFIGS = "configs/"
+EXPECTATION = "expectation"
+"""The KPI of a finding about what was declared of a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,19 @@ class Layout:
     def to_json(self) -> dict[str, object]:
         """As in gate.json."""
         return {"lab": self.lab, "configs": self.configs, "moved": {k: list(v) for k, v in self.moved.items()}}
+
+
+def place_of(finding: FindingEntry, verdict: VerdictFile, layout: Layout) -> Place | None:
+    """Where a finding is shown: on its culprit's line, or on the line that declared what is not so."""
+    if finding.kpi != EXPECTATION:
+        return layout.place(finding.blame, verdict.change.lines)
+    entry = next((one for one in verdict.expectations if one.name == finding.subject), None)
+    if entry is None:
+        return None
+    if (origin := layout.moved.get(f"{entry.file}:{entry.line}")) is not None:
+        return Place(*origin)
+    path = layout.path(entry.file)
+    return None if path is None else Place(path, entry.line)
 
 
 def line_after(line: int, gone: Sequence[int], new: Sequence[int]) -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from testbed.errors import InvalidInput
+from testbed.expectations.file import NAME as EXPECT
 from testbed.gate.diffs import file_diff
 from testbed.gate.links import link_edits
 from testbed.gate.places import Layout
@@ -28,7 +29,8 @@ class Compared:
     """A lab and a change made from two revisions.
 
     `name` is the lab's own, `changed` are the paths that differ below it; `notes` tell what of them is not tried.
-    `captures` are those of a lab outside of the repository, which are used where they lie.
+    `captures` are those of a lab outside of the repository, which are used where they lie. `intents`: the head declares
+    anew what is to change, in the expect.yaml that lies in the change.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Compared:
     notes: tuple[str, ...] = ()
     captures: tuple[Path, ...] = ()
     is_empty: bool = False
+    intents: bool = True
 
     def located(self, error: InvalidInput) -> InvalidInput:
         """The same error with the paths of the repository in the place of our copies'."""
@@ -147,7 +150,9 @@ def _inside(writer: Writer, folder: str, base: _Side, head: _Side) -> Compared:
         if LAB_FILE not in after:
             raise InvalidInput(Path(f"{_short(head[0])}:{layout.path(LAB_FILE)}"), 1, 1, "no such file", "the lab")
         moved = writer.links(after[LAB_FILE], layout, _short(head[0]))
-    layout = Layout(layout.lab, layout.configs, moved)
+    expected = writer.expectations(before, after, str(layout.path(EXPECT)))
+    notes += expected.notes
+    layout = Layout(layout.lab, layout.configs, {**moved, **expected.moved})
     return Compared(
         writer.lab_file().name,
         writer.lab,
@@ -158,6 +163,7 @@ def _inside(writer: Writer, folder: str, base: _Side, head: _Side) -> Compared:
         tuple(str(layout.path(path)) for path in changed),
         tuple(notes),
         is_empty=not configs and not moved,
+        intents=expected.intents,
     )
 
 
@@ -177,6 +183,10 @@ def _elsewhere(writer: Writer, lab: Path, configs: str | None, base: _Side, head
     changed = changed_paths(before, after)
     writer.lab_files(before, layout)
     writer.changed_files(list(changed), before, after, layout)
+    expected = writer.expectations(
+        relative(base[1], folder), relative(head[1], folder), f"{folder}/{EXPECT}".lstrip("/")
+    )
+    layout = Layout(None, folder, expected.moved)
     captures = tuple(sorted(p for p in (lab / "traffic").glob("*.pcap*") if p.is_file()))
     told = tuple(str(layout.path(path)) for path in changed)
     return Compared(
@@ -187,9 +197,20 @@ def _elsewhere(writer: Writer, lab: Path, configs: str | None, base: _Side, head
         base[0],
         head[0],
         told,
-        captures=captures,
+        expected.notes,
+        captures,
         is_empty=not changed,
+        intents=expected.intents,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the head expects of its change: where the lines of its file stem from, whether its intents hold, notes."""
+
+    moved: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    intents: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +260,21 @@ class Writer:
                 patch += file_diff(path, content, None)
         if patch:
             (self.change / "change.patch").write_bytes(patch)
+
+    def expectations(self, before: Mapping[str, Blob], after: Mapping[str, Blob], path: str) -> Declared:
+        """The head's expect.yaml, put into the change; what it declares holds only where this change has written it."""
+        if EXPECT not in after:
+            return Declared()
+        content = self.repository.full(
+            path, after[EXPECT], self.repository.contents([after[EXPECT]])[after[EXPECT].hash]
+        )
+        _put(self.change / EXPECT, content)
+        copy = (self.change / EXPECT).relative_to(self.lab).as_posix()
+        moved = {f"{copy}:{line}": (path, line) for line in range(1, content.count(b"\n") + 2)}
+        intents = before.get(EXPECT) != after[EXPECT]
+        return Declared(
+            moved, intents, () if intents else (f"{path} is older than this change: only its waivers hold",)
+        )
 
     def links(self, lab_file: Blob, layout: Layout, head: str) -> Mapping[str, tuple[str, int]]:
         """The links that lab.yaml has otherwise at the head, as change.yaml; where each of its lines stems from."""

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from testbed import __version__
 from testbed.gate.cases import explained, label
-from testbed.gate.places import Layout, Place, fingerprint, rule_id
-from testbed.verdict_file import FindingEntry, VerdictFile
+from testbed.gate.places import EXPECTATION, Layout, Place, fingerprint, place_of, rule_id
+from testbed.verdict_file import BlameEntry, FindingEntry, VerdictFile
 from testbed.visible import visible
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -53,7 +53,7 @@ def _placed(verdict: VerdictFile, layout: Layout) -> Iterator[tuple[FindingEntry
     """Failures first: what is cut off is the least of them."""
     for wanted in _LEVEL:
         for finding in verdict.findings:
-            place = layout.place(finding.blame, verdict.change.lines)
+            place = place_of(finding, verdict, layout)
             if finding.verdict == wanted and place is not None:
                 yield finding, place
 
@@ -62,17 +62,24 @@ def _rule(name: str, finding: FindingEntry) -> dict[str, object]:
     return {
         "id": name,
         "name": "".join(word.capitalize() for word in name.rsplit("/", maxsplit=1)[-1].split("-")),
-        "shortDescription": {"text": f"Flows through the shadow: {label(finding.kpi)} is worse with the change"},
+        "shortDescription": {"text": _about(finding)},
         "defaultConfiguration": {"level": "error"},
     }
 
 
+def _about(finding: FindingEntry) -> str:
+    if finding.kpi == EXPECTATION:
+        return "What was declared of the change is not so, or was not tested"
+    return f"Flows through the shadow: {label(finding.kpi)} is worse with the change"
+
+
 def _result(finding: FindingEntry, place: Place, rules: list[str]) -> dict[str, object]:
-    assert finding.blame is not None
+    blame = finding.blame
     gone = "The line that was here is to blame.\n" if place.removed else ""
     region: dict[str, object] = {"startLine": place.line}
-    if finding.blame.text and not place.removed:
-        region["snippet"] = {"text": visible(finding.blame.text)}
+    if blame is not None and blame.text and not place.removed:
+        region["snippet"] = {"text": visible(blame.text)}
+    named = [] if blame is None else [{"name": visible(blame.object), "fullyQualifiedName": _full(blame)}]
     return {
         "ruleId": rule_id(finding),
         "ruleIndex": rules.index(rule_id(finding)),
@@ -84,7 +91,7 @@ def _result(finding: FindingEntry, place: Place, rules: list[str]) -> dict[str, 
                     "artifactLocation": {"uri": quote(place.path), "uriBaseId": ROOT},
                     "region": region,
                 },
-                "logicalLocations": [{"name": visible(finding.blame.object), "fullyQualifiedName": _full(finding)}],
+                **({"logicalLocations": named} if named else {}),
             }
         ],
         "partialFingerprints": {"shadowTestbed/v1": fingerprint(finding)},
@@ -92,6 +99,5 @@ def _result(finding: FindingEntry, place: Place, rules: list[str]) -> dict[str, 
     }
 
 
-def _full(finding: FindingEntry) -> str:
-    assert finding.blame is not None
-    return visible(f"{finding.blame.node}/{finding.blame.object}")
+def _full(blame: BlameEntry) -> str:
+    return visible(f"{blame.node}/{blame.object}")
