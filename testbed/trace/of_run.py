@@ -84,6 +84,18 @@ def chosen(
     return None
 
 
+def in_force(shadow: Shadow, change: Change) -> bool:
+    """Whether a shadow is as the change makes it."""
+    files = {*change.before, *change.after}
+    links = [(end, egress) for one in change.links for end, egress in ((one.a, one.a_to_b), (one.b, one.b_to_a))]
+    return (
+        all(shadow.configs[node].get(file) == change.after.get((node, file)) for node, file in files)
+        and all(shadow.egress[end] == egress for end, egress in links)
+        and all(shadow.mtu[one.a] == one.mtu for one in change.links)
+        and all((command.node, command.rollback) in shadow.owed for command in change.commands)
+    )
+
+
 def failed_with_change(kpis: pd.DataFrame) -> frozenset[str]:
     """Flows that came through in a window as things were and in none with the change."""
     came = {
