@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import pandas as pd
 
 from analysis.judge import Judgement
@@ -77,23 +78,26 @@ def _clauses(intent: Intent, items: pd.DataFrame, topology: Topology, judgement:
 
 
 def _becomes(intent: Intent, becomes: tuple[Fate | None, Fate], items: pd.DataFrame) -> Clause:
+    """Every observed flow has to move; of unused ways one is enough to open, and none may be left to close."""
     was, now = becomes
     known = items[(items["before"] != "") & (items["after"] != "")] if len(items) else items
     if known.empty:
         return _not_tested(intent, items)
-    moved = [intent.explains(b, a) for b, a in zip(known["before"].tolist(), known["after"].tolist(), strict=True)]
-    stayed = [
-        (was is None or was.covers(b)) and not now.covers(a)
-        for b, a in zip(known["before"].tolist(), known["after"].tolist(), strict=True)
-    ]
-    seen_of = _count(known[moved])
-    if any(moved) and not any(stayed):
-        return Clause(State.MET, f"{seen_of} {_move(known[moved])}", _flows(known[moved]))
-    if any(stayed):
+    moves = list(zip(known["before"].tolist(), known["after"].tolist(), strict=True))
+    moved = np.array([intent.explains(before, after) for before, after in moves])
+    stayed = np.array([(was is None or was.covers(before)) and not now.covers(after) for before, after in moves])
+    still = known[stayed]
+    if now is Fate.PERMITTED and moved.any():
+        stayed &= (known["kind"] == FLOW).to_numpy(np.bool_)
+    if moved.any() and not stayed.any():
+        also = f"; {_count(still)} {_move(still)}: {_listed(_ends(still))}" if len(still) else ""
+        return Clause(State.MET, f"{_count(known[moved])} {_move(known[moved])}{also}", _flows(known[moved]))
+    if stayed.any():
         rest = known[stayed]
-        of = f"{_count(rest)} of {_count(known)}" if any(moved) else f"all of {_count(rest)}"
-        ends = _listed(_ends(rest))
-        return Clause(State.NOT_MET, f"{of} {_move(rest)}: {ends}", _flows(rest), absent=not any(moved))
+        of = f"{_count(rest)} of {_count(known)}" if moved.any() else f"all of {_count(rest)}"
+        return Clause(
+            State.NOT_MET, f"{of} {_move(rest)}: {_listed(_ends(rest))}", _flows(rest), absent=not moved.any()
+        )
     return Clause(State.NOT_MET, f"{_count(known)} {_move(known)}", _flows(known), absent=True)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.classes import ClassSummary, KpiChange
 from analysis.disposition import AS_EXPECTED
 from analysis.judge import Judgement
+from analysis.reach import UNMEASURED
 from analysis.verdict import PRIORITIES, Finding, Scope, Severity, Verdict, finding_id, priority_rank
 from analysis.words import plural
 from testbed.expectations.clauses import Clause, State, worst
@@ -181,7 +182,7 @@ def explained(items: pd.DataFrame, intents: Sequence[Intent]) -> np.ndarray[tupl
     moves = list(zip(items["before"].tolist(), items["after"].tolist(), strict=True)) if len(items) else []
     for intent in intents:
         if intent.becomes is not None and len(items):
-            known = {move: all(move) and intent.explains(*move) for move in set(moves)}
+            known = {move: all(move) and UNMEASURED not in move and intent.explains(*move) for move in set(moves)}
             found |= np.array([known[move] for move in moves], np.bool_) & matched(items, intent.match)
     return found
 
