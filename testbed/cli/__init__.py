@@ -19,6 +19,7 @@ from testbed.errors import CommandFailed, InvalidInput, NotReady, RevertFailed, 
 USAGE, ENVIRONMENT, INTERRUPTED = 2, 4, 130
 COMMANDS = {
     "bench": "testbed.cli.bench:bench",
+    "detect": "testbed.cli.detect:detect_command",
     "doctor": "testbed.cli.doctor:doctor",
     "flows": "testbed.cli.flows:flows",
     "gate": "testbed.cli.gate:gate",
