@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pandas as pd
 
@@ -20,36 +21,49 @@ from analysis.judge import Judgement, judge_restored
 from analysis.verdict import Verdict
 from analysis.window import Role
 from replay.packet_mode.plan import PacketPlan
-from replay.session import Patience, Player
-from replay.tap import Tap, Taps
+from replay.shards import processors
 from testbed.beside import Beside
 from testbed.beside_load import beside_load
 from testbed.beside_packets import beside_packets
 from testbed.change.apply import apply, refusals, revert
-from testbed.conclusion import Played, Rollback, blamed_on, document, judged, not_applied, refused, tolerances
+from testbed.conclusion import (
+    Played,
+    Rollback,
+    blamed_on,
+    document,
+    judged,
+    not_applied,
+    refused,
+    tolerances,
+    weighed,
+)
 from testbed.devices.base import Device
 from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
+from testbed.expectations.weighed import Weighed
+from testbed.instruments import end_points, player_of, taps_of
 from testbed.link_instrument import calibration, needs_engine
-from testbed.measure import NO_PAIR, Gauge, Slot
-from testbed.measured_record import write_measured
+from testbed.measure import NO_PAIR, Gauge, Slot, together
+from testbed.measured_record import Ending, Planned, write_measured
 from testbed.pairs.course import Course
+from testbed.pairs.designs import Decision, beforehand, by_pilot, duet_unfit, measured_variance
+from testbed.pairs.duet import Duet, Place
 from testbed.pairs.judged import AS_IS_ARMS
 from testbed.pairs.judged import restored as restored_by_pairs
 from testbed.pairs.play import Alternation, Stopwatch
-from testbed.placement import END_POINTS, listeners
-from testbed.plan import Plan
+from testbed.pairs.switch import Switch
+from testbed.pairs.twin import twin_of
+from testbed.plan import Design, Plan
 from testbed.preflight.judged import Preflown, alone, joined, preflown
 from testbed.preflight.judged import restored as answered_as_before
 from testbed.preflight.passes import Preflight
-from testbed.preflight.probe import Survey
 from testbed.preflight.survey import surveyed
 from testbed.prepare import Case
 from testbed.shadow import Shadow, built
 from testbed.store import RunDirectory
-from testbed.tls_trust import trusted
-from testbed.trace.of_run import FlowTrace, chosen, failed_with_change
+from testbed.trace.of_run import FlowTrace, chosen, failed_with_change, in_force
 from testbed.trace.witnessed import NAME as TRACED
 from testbed.trace.witnessed import testimony, witnessed
+from testbed.tried_record import write_tried
 from topologies.model import Impairment
 
 READY_SECONDS = 120.0
@@ -100,14 +114,15 @@ def run(
 ) -> Outcome:
     """Run a what-if and write its verdict; raises NotReady, Unsupported, InvalidInput or RevertFailed."""
     experiment = _Experiment(case, directory, plan, clock, tell)
+    write_tried(directory, case)
     with clock.stretch("validate_s"):
         survey = surveyed(case)
     with ExitStack() as world:
         with clock.stretch("build_s"):
             experiment.say("build", f"{len(case.lab.topology.nodes)} nodes, {len(case.lab.topology.links)} links")
             shadow = world.enter_context(built(case.lab.topology, devices, directory.path / "logs", seed=plan.seed))
-            player = world.enter_context(_player(case, shadow, survey))
-            taps = world.enter_context(_taps(shadow))
+            player = world.enter_context(player_of(case, shadow, survey))
+            taps = world.enter_context(taps_of(shadow))
             packets = [
                 world.enter_context(beside_packets(shadow, sent, directory, case.manner.sender))
                 for sent in _packet_plans(case)
@@ -127,14 +142,22 @@ def run(
                 experiment.say("calibrate", "; ".join(load.calibrate()))
         seconds = case.duration_ns / 1e9
         beside: list[Beside] = [*packets, *([load] if load.loads else [])]
-        gauge = Gauge(shadow, player, taps, tuple(_end_points(shadow)), directory, seconds, beside, alike=plan.in_pairs)
+        gauge = Gauge(shadow, player, taps, tuple(end_points(shadow)), directory, seconds, beside, alike=plan.in_pairs)
         rejected = refusals(shadow, case.change)
         if rejected:
-            return experiment.conclude(
-                gauge, refused(case, rejected), Rollback(done=False, restored=True, detail="nothing was changed")
-            )
+            judgement = refused(case, rejected)
+            experiment.ending = Ending(judgement.findings)
+            unchanged = Rollback(done=False, restored=True, detail="nothing was changed")
+            return experiment.conclude(gauge, experiment.as_expected(gauge, judgement), unchanged)
         preflight = Preflight(survey, shadow, player, case.policy.connect_timeout_s)
-        outcome = experiment.judge_change(gauge, preflight)
+        with ExitStack() as second:
+            if experiment.design is None or experiment.design.used is Design.DUET:
+                experiment.say("build", "a second shadow, to measure with and without the change at the same moments")
+                ready = READY_SECONDS, lambda reason: experiment.say("converge", f"second shadow: {reason}")
+                with clock.stretch("converge_s"):
+                    made = twin_of(gauge, case, devices, survey, plan.seed, ready)
+                    experiment.twin = second.enter_context(made)
+            outcome = experiment.judge_change(gauge, preflight, second)
         experiment.say("teardown", "")
         started = time.monotonic()
     clock.seconds["teardown_s"] = time.monotonic() - started
@@ -149,7 +172,13 @@ class _Experiment:
     clock: Clock
     tell: Tell
     flown: Preflown | None = None
+    expected: tuple[Mapping[str, object], ...] = ()
     course: Course = field(init=False)
+    design: Decision | None = field(init=False)
+    """How pairs are played, None where a pilot is to tell."""
+    twin: Gauge | None = None
+    """The measuring side of a second shadow, where there is one."""
+    ending: Ending = field(default_factory=Ending)
     made_again: bool = False
     """Whether the change was made once more after the last window, to trace a flow."""
 
@@ -157,16 +186,21 @@ class _Experiment:
         """Begin the watch that a budget is held against."""
         watch = Stopwatch(sum(self.clock.seconds.values()))
         self.course = Course(self.case.flows, tolerances(self.case), self.plan, watch)
+        asked = self.plan.design if self.plan.in_pairs else Design.ALTERNATE
+        self.design = beforehand(asked, processors(), duet_unfit(self.case))
 
     def say(self, step: str, what: str) -> None:
         """Tell whoever watches, and the event log."""
         self.directory.append_event(_now(), step, {"what": what})
         self.tell(step, what)
 
-    def judge_change(self, gauge: Gauge, preflight: Preflight) -> Outcome:
-        """Preflight, baseline, change, preflight again, treatment or pairs, verdict, rollback, restored."""
+    def judge_change(self, gauge: Gauge, preflight: Preflight, second: ExitStack) -> Outcome:
+        """Preflight, baseline, change, preflight again, treatment or pairs, verdict, rollback, restored.
+
+        `second` holds the second shadow, which goes where a pilot decides against it.
+        """
         flown = self._fly(preflight, "baseline")
-        self._windows(gauge, self.plan.before)
+        self._baseline(gauge, second)
         problem = self._change(gauge)
         if problem is None:
             self._settle(gauge.shadow)
@@ -179,6 +213,8 @@ class _Experiment:
                 judgement = alone(flown) if self.plan.preflight_only else joined(self._judged(gauge), flown)
         else:
             judgement = not_applied(self.case, problem)
+            self.ending = Ending(judgement.findings)
+        judgement = self.as_expected(gauge, judgement)
         # the verdict is on disk before anything is taken back: a failed revert cannot lose it
         self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail="not yet rolled back"))
         traced = None if problem is not None else self._trace(gauge, preflight, judgement)
@@ -198,10 +234,13 @@ class _Experiment:
                 self.course.paired if self.plan.in_pairs and gauge.measured else None,
                 [share.to_json() for share in self.case.sampled],
                 self.case.placed.reasons,
+                self.expected,
             ),
             self.clock.seconds,
         )
-        write_measured(self.directory, gauge.records(), self.plan, self.flown.findings if self.flown else ())
+        seen = None if self.flown is None else self.flown.seen
+        planned = Planned.of(self.course.paired) if self.plan.in_pairs and gauge.measured else None
+        write_measured(self.directory, gauge.records(), self.plan, planned, self.ending, seen)
         if self.flown is not None:
             text = text.model_copy(update={"preflight": self.flown.entry()})
         self.directory.write_json("verdict.json", text.document())
@@ -214,36 +253,73 @@ class _Experiment:
             )
             self._window(gauge, role)
 
+    def _baseline(self, gauge: Gauge, second: ExitStack) -> None:
+        """The windows as is; where the design is open, on one shadow and on two, and then it is decided."""
+        alone: list[float] = []
+        if self.design is None:
+            twin, self.twin = self.twin, None
+            self._windows(gauge, self.plan.before)
+            alone, self.course.windows_s, self.twin = self.course.windows_s, [], twin
+        self._windows(gauge, self.plan.before)
+        if not self.plan.in_pairs:
+            return
+        asked = gauge.table(), self.case.flows, self.course.tolerances, gauge.records()
+        if self.design is None:
+            self.design = by_pilot(*asked)
+            if self.design.used is Design.ALTERNATE:
+                self.twin, self.course.windows_s = None, alone
+                second.close()
+        else:
+            self.design = replace(self.design, variance=measured_variance(*asked))
+        self.say("design", f"{self.design.used.value}: {self.design.why}")
+        self.directory.amend_json("run.json", {"design": self.design.to_json()})
+
     def _window(
         self, gauge: Gauge, role: Role, slot: Slot = NO_PAIR, during: Callable[[], None] = lambda: None
     ) -> None:
         started = time.monotonic()
         with self.clock.stretch("replay_s"):
-            gauge.window(role, during, slot)
+            if self.twin is None:
+                gauge.window(role, during, slot)
+            else:
+                self._together(gauge, (role, slot), (Role.WARMUP, Slot(shadow=1)), during)
         self.course.windows_s.append(time.monotonic() - started)
+
+    def _moment(self, gauge: Gauge, own: Place, other: Place) -> None:
+        started = time.monotonic()
+        with self.clock.stretch("replay_s"):
+            self._together(gauge, own, other)
+        self.course.windows_s.append(time.monotonic() - started)
+
+    def _together(self, gauge: Gauge, own: Place, other: Place, during: Callable[[], None] = lambda: None) -> None:
+        """A window on either shadow; the first shadow's is the last that was measured, as where it is alone."""
+        if self.twin is None:
+            raise ValueError("found one shadow, expected two")
+        together([(self.twin, *other), (gauge, *own)], during)
 
     def _pairs(self, gauge: Gauge) -> str | None:
         """Tell what pairs would find, then play them; what went wrong when the change could not be made again."""
-        shadow = gauge.shadow
 
-        def ready() -> None:
+        def ready(shadow: Shadow) -> None:
             with self.clock.stretch("converge_s"):
                 shadow.wait_ready(READY_SECONDS, lambda reason: self.say("settle", f"waiting for {reason}"))
 
+        own = Switch(gauge.shadow, self.case.change, self._settle, ready, in_force=True)
+        way: Alternation | Duet
+        if self.twin is None:
+            way = Alternation(own, partial(self._window, gauge), partial(self.say, "replay"))
+        else:
+            other = Switch(self.twin.shadow, self.case.change, self._settle, ready)
+            way = Duet((own, other), partial(self._moment, gauge), partial(self.say, "replay"))
         with self.clock.stretch("judge_s"):
-            self.say(FORESEEN, self.course.planned(gauge))
-        alternation = Alternation(
-            shadow,
-            self.case.change,
-            lambda role, slot: self._window(gauge, role, slot),
-            lambda: self._settle(shadow),
-            ready,
-            lambda what: self.say("replay", what),
-        )
+            self.say(FORESEEN, self.course.planned(gauge, way))
         try:
-            return self.course.play(gauge, alternation)
+            return self.course.play(gauge, way)
         except RevertFailed as failure:
-            self.conclude(gauge, self._judged(gauge), Rollback(done=False, restored=False, detail=str(failure)))
+            judgement = self._judged(gauge)
+            judgement = judgement if self.flown is None else joined(judgement, self.flown)
+            judgement = self.as_expected(gauge, judgement)
+            self.conclude(gauge, judgement, Rollback(done=False, restored=False, detail=str(failure)))
             raise
 
     def _fly(self, preflight: Preflight, role: str) -> Preflown:
@@ -256,10 +332,20 @@ class _Experiment:
         self.directory.write_table("disposition", self.flown.table)
         return self.flown
 
+    def as_expected(self, gauge: Gauge, judgement: Judgement) -> Judgement:
+        """The judgement with what was declared of the change, and its waivers."""
+        judgement, self.expected = self._weighed(gauge).applied(judgement)
+        return judgement
+
+    def _weighed(self, gauge: Gauge) -> Weighed:
+        kpis = gauge.table() if gauge.measured else pd.DataFrame()
+        return weighed(self.case, kpis, gauge.records(), self.flown.table if self.flown else pd.DataFrame())
+
     def _judged(self, gauge: Gauge) -> Judgement:
+        rest = self._weighed(gauge).rest
         if not self.plan.in_pairs:
-            return judged(self.case, gauge.table(), self._counters(), gauge.records())
-        paired = self.course.judge(gauge)
+            return judged(self.case, gauge.table(), self._counters(), gauge.records(), rest)
+        paired = self.course.judge(gauge, rest)
         self.directory.write_table("effects", paired.effects())
         return blamed_on(self.case, paired.judgement, gauge.table(), self._counters())
 
@@ -309,7 +395,7 @@ class _Experiment:
         self.say("trace", f"flow {flow.flow_id}")
         traced = FlowTrace(gauge.shadow, gauge.player, flow)
         with self.clock.stretch("trace_s"):
-            if gauge.measured[-1].slot.arm in AS_IS_ARMS:
+            if not in_force(gauge.shadow, self.case.change):
                 self.made_again = True
                 try:
                     apply(gauge.shadow, self.case.change)
@@ -347,6 +433,7 @@ class _Experiment:
             judgement = self._traced(traced, judgement)
         restored, detail = False, ""
         for attempt in range(RESTORED_TRIES):
+            self.ending = replace(self.ending, restored_tries=attempt + 1)
             if self.plan.preflight_only:
                 self._fly(preflight, "restored")
                 restored, detail = answered_as_before(preflight.passes)
@@ -385,30 +472,6 @@ def _impairments(case: Case) -> Iterator[Impairment]:
         yield from (link.a.egress, link.b.egress)
     for change in case.change.links:
         yield from (change.a_to_b, change.b_to_a)
-
-
-def _player(case: Case, shadow: Shadow, survey: Survey) -> Player:
-    patience = Patience(
-        connect_timeout_ns=int(case.policy.connect_timeout_s * 1e9),
-        message_timeout_ns=int(case.policy.response_timeout_s * 1e9),
-    )
-    spaces = {node: fd for node, fd in shadow.namespaces().items() if node in _end_points(shadow)}
-    return Player(
-        replace(case.schedule, probes=survey.scripts),
-        spaces,
-        listeners(case.lab, case.flows, case.configs),
-        patience,
-        trust=trusted(shadow),
-    )
-
-
-def _taps(shadow: Shadow) -> Taps:
-    spaces = shadow.namespaces()
-    return Taps([Tap(node, spaces[node]) for node in _end_points(shadow)])
-
-
-def _end_points(shadow: Shadow) -> list[str]:
-    return [n.name for n in shadow.topology.nodes if n.kind in END_POINTS]
 
 
 def _now() -> str:

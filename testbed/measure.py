@@ -5,8 +5,9 @@ It knows no change and no verdict: what happens meanwhile is a function handed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,7 @@ from replay.effort import Effort
 from replay.instrument import Instrument, instrument
 from replay.kpis import KPI_COLUMNS, kpis
 from replay.observed import SERVER
-from replay.session import Player, PlayResult
+from replay.session import Play, Player, PlayResult
 from replay.tap import Taps
 from testbed.beside import Beside, joined
 from testbed.counters import counter_rows
@@ -34,10 +35,11 @@ OVERRUN_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A window's place among pairs, "" and -1 for none, and what earlier windows had left when it began."""
+    """A window's place among pairs ("" and -1: none), the shadow it was played on, and what was left when it began."""
 
     arm: str = ""
     pair: int = -1
+    shadow: int = 0
     left: Leftover = field(default_factory=Leftover)
 
 
@@ -72,6 +74,7 @@ class Measured:
             "role": self.role.value,
             "arm": self.slot.arm,
             "pair": self.slot.pair,
+            "shadow": self.slot.shadow,
             "valid": self.valid,
             "reason": self.reason,
             "started": pd.Timestamp(self.started_ns, unit="ns", tz="UTC").isoformat(),
@@ -112,10 +115,22 @@ NO_PAIR = Slot()
 
 
 @dataclass(slots=True)
+class Begun:
+    """A window that has begun and not ended: what the shadow had counted before, and what is being played."""
+
+    number: int
+    role: Role
+    slot: Slot
+    before: Readings
+    play: Play | None = None
+
+
+@dataclass(slots=True)
 class Gauge:
     """The measuring side of a run: window after window on one shadow, each written down as it ends.
 
     Where they are to be `alike`, nothing of an earlier window is left when the next begins, and that is read back.
+    Two that measure at the same time share `numbers` and `measured`.
     """
 
     shadow: Shadow
@@ -128,25 +143,41 @@ class Gauge:
     alike: bool = False
     known: Readings = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
 
     def window(self, role: Role, during: Callable[[], None] = lambda: None, slot: Slot = NO_PAIR) -> Measured:
         """Replay the whole schedule once, doing `during` while traffic flows."""
-        number = len(self.measured)
+        begun = self.begin(role, slot)
+        self.start(begun)
+        during()
+        return self.end(begun)
+
+    def begin(self, role: Role, slot: Slot = NO_PAIR) -> Begun:
+        """Make the shadow ready for a window, and read what it has counted until then."""
         neighbours = begin_alike(self.shadow, self.known or self.shadow.readings()) if self.alike else 0
         self.shadow.forget()
         self.shadow.impairments()
         before = self.shadow.readings()
         if self.alike:
             slot = replace(slot, left=left_over(before, neighbours))
+        return Begun(next(self.numbers), role, slot, before)
+
+    def start(self, begun: Begun) -> None:
+        """Let traffic flow; returns at once."""
+        for other in self.beside:
+            other.arm()
+        self.taps.start_window()
+        for other in self.beside:
+            other.begin(begun.number)
+        begun.play = self.player.play(begun.number)
+
+    def end(self, begun: Begun) -> Measured:
+        """Await the end of a window that was started, and write down what it gave."""
+        if begun.play is None:
+            raise ValueError(f"window {begun.number} was not started")
+        number, role = begun.number, begun.role
+        result = begun.play.wait(timeout_s=OVERRUN_SECONDS + self.window_seconds)
         with TemporaryDirectory(prefix="testbed-window-", dir="/run/testbed") as folder:
-            for other in self.beside:
-                other.arm()
-            self.taps.start_window()
-            for other in self.beside:
-                other.begin(number)
-            play = self.player.play(number)
-            during()
-            result = play.wait(timeout_s=OVERRUN_SECONDS + self.window_seconds)
             for other in self.beside:
                 other.end()
             captures = self.taps.end_window({node: Path(folder) / f"{node}.pcap" for node in self.tapped})
@@ -161,12 +192,14 @@ class Gauge:
         added = [part.kpis for part in parts if part.kpis is not None]
         if added:
             table = pd.concat([part for part in (table, *added) if len(part)], ignore_index=True)
+        slot = begun.slot
         table = table.assign(arm=slot.arm, pair=slot.pair)
         seconds = (result.ended_ns - result.started_ns) / 1e9
         told = joined(instrument(result, captures.dropped), parts)
         measured = Measured(number, role, slot, table, told, links, result.started_ns, seconds, self._daemons_alive())
         self.run.write_table("kpis", table, part=number)
-        self.run.write_table("counters", counter_rows(number, role.value, before, after), part=number)
+        counters = counter_rows(number, role.value, begun.before, after).assign(arm=slot.arm, pair=slot.pair)
+        self.run.write_table("counters", counters, part=number)
         self.measured.append(measured)
         return measured
 
@@ -181,6 +214,16 @@ class Gauge:
     def records(self) -> list[dict[str, object]]:
         """The instrument's records of all windows so far."""
         return [m.record() for m in self.measured]
+
+
+def together(parts: Sequence[tuple[Gauge, Role, Slot]], during: Callable[[], None] = lambda: None) -> None:
+    """A window on each of these shadows at the same time, doing `during` while traffic flows."""
+    begun = [(gauge, gauge.begin(role, slot)) for gauge, role, slot in parts]
+    for gauge, one in begun:
+        gauge.start(one)
+    during()
+    for gauge, one in begun:
+        gauge.end(one)
 
 
 def flow_paths(result: PlayResult, atlas: Atlas, configs: Mapping[str, Configs]) -> list[str]:

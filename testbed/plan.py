@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from analysis.pairs.beforehand import LEAST_WINDOWS
 from analysis.pairs.design import FLOOR, Arm
@@ -12,6 +13,18 @@ MOST_PAIRS = 50
 """More are not planned, whatever the budget."""
 SHORTEST_WINDOW_S = 0.2
 """In less, what a window begins and ends with is more than what is in it."""
+
+
+class Design(StrEnum):
+    """How pairs are played: on one shadow in turn, on two at once, or as the machine and a pilot tell."""
+
+    ALTERNATE = "alternate"
+    DUET = "duet"
+    AUTO = "auto"
+
+
+class DuetUnfit(ValueError):
+    """What is to be replayed cannot be played on two shadows at once."""
 
 
 class BudgetTooShort(ValueError):
@@ -24,7 +37,7 @@ class Plan:
 
     `seed` is that of the links' chance, the same in every window, and of the pairs' order; with `preflight_only` there
     are probes and no window. With `pairs` or `budget_s` the change is judged by pairs of windows, so many or as many as
-    fit into so many seconds of wall time, in the place of the treatment windows.
+    fit into so many seconds of wall time, in the place of the treatment windows; `design` tells on how many shadows.
     """
 
     baseline: int = 3
@@ -34,6 +47,7 @@ class Plan:
     preflight_only: bool = False
     pairs: int | None = None
     budget_s: float | None = None
+    design: Design = Design.AUTO
 
     @property
     def in_pairs(self) -> bool:

@@ -29,7 +29,8 @@ from testbed.gate.places import Layout
 from testbed.gate.rollback import write_rollback
 from testbed.packet_flows import Manner
 from testbed.pairs.budget import fit
-from testbed.plan import Plan
+from testbed.pairs.designs import duet_unfit
+from testbed.plan import Design, DuetUnfit, Plan
 from testbed.prepare import Case, declaring, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
 from testbed.report import write_report
@@ -70,6 +71,7 @@ class Question:
     expect: Path | None = None
     intents: bool = True
     today: date | None = None
+    design: Design = Design.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +130,7 @@ def answered(question: Question, progress: Console) -> Answer:
         case = fitted(case, question.max_flows, resource.getrlimit(resource.RLIMIT_NOFILE)[1], manner.seed)
         today = question.today or datetime.now(UTC).date()
         case = declaring(case, question.expect, today, intents=question.intents)
-    plan = Plan(
-        question.baseline or case.policy.baseline_windows,
-        question.treatment or case.policy.treatment_windows,
-        seed=manner.seed,
-        preflight_only=question.preflight_only,
-        pairs=question.pairs,
-        budget_s=question.budget_s,
-    )
-    plan.refuse_budget(case.duration_ns / 1e9)
+    plan = _planned(question, case)
     directory, created = _directory(question.runs, case)
     notes = (*opened.notes, *case.notes)
     for said in (*notes, *([fits.words] if fits else []), *([told(case.sampled)] if case.sampled else [])):
@@ -173,6 +167,23 @@ def answered(question: Question, progress: Console) -> Answer:
     clock.seconds["total_s"] = time.monotonic() - started
     _finish(directory, clock, question.runs, outcome)
     return Answer(directory, outcome, _shortfalls(directory))
+
+
+def _planned(question: Question, case: Case) -> Plan:
+    """What is asked for, and by the policy otherwise; raises BudgetTooShort or DuetUnfit."""
+    plan = Plan(
+        question.baseline or case.policy.baseline_windows,
+        question.treatment or case.policy.treatment_windows,
+        seed=question.manner.seed,
+        preflight_only=question.preflight_only,
+        pairs=question.pairs,
+        budget_s=question.budget_s,
+        design=question.design,
+    )
+    if plan.in_pairs and plan.design is Design.DUET and (unfit := duet_unfit(case)):
+        raise DuetUnfit(f"duet: {unfit}")
+    plan.refuse_budget(case.duration_ns / 1e9)
+    return plan
 
 
 def _kept(directory: RunDirectory, runs: Path) -> Path:

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.kpi import Tolerance
 from analysis.pairs.cube import Face, faces
 from analysis.pairs.design import Arm, Layout, alphas
-from analysis.pairs.hierarchy import Grouping, group_levels
+from analysis.pairs.hierarchy import Grouping, Level, group_levels
 from analysis.pairs.power import Smallest, smallest_effects
 from analysis.roster import Roster
 from analysis.window import checked
@@ -41,18 +41,66 @@ def smallest_beforehand(
     checked(kpis, flows)
     if flows.empty or kpis.empty:
         return ()
-    neighbours = [_neighbours(kpis, flows, windows[start:]) for start in (0, 1)]
-    others = {face.kpi: face for face in neighbours[1]}
-    joined = [_joined(face, others[face.kpi]) for face in neighbours[0] if face.kpi in others]
-    roster = Roster.of(flows)
-    grouping = Grouping.of(roster, [str(flow) for flow in flows["flow_id"]], frozenset())
-    levels = group_levels(joined, grouping, tolerances, floor=LEAST_WINDOWS - 1)
+    halves = [list(zip(windows[start::2], windows[start + 1 :: 2], strict=False)) for start in (0, 1)]
+    levels = _levels(kpis, flows, tolerances, halves)
     return smallest_effects(levels, pairs, alphas(pairs, alpha)[1], seed)
 
 
-def _neighbours(kpis: pd.DataFrame, flows: pd.DataFrame, windows: Sequence[int]) -> tuple[Face, ...]:
-    """Each window with the next, none twice."""
-    couples = list(zip(windows[::2], windows[1::2], strict=False))
+def smallest_of_couples(
+    kpis: pd.DataFrame,
+    flows: pd.DataFrame,
+    tolerances: Mapping[str, Tolerance],
+    couples: Sequence[tuple[int, int]],
+    pairs: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> tuple[Smallest, ...]:
+    """As `smallest_beforehand`, from couples of windows played as is at the same time, none in two couples."""
+    if len(couples) < LEAST_WINDOWS:
+        raise ValueError(f"found {len(couples)} couples of windows, expected at least {LEAST_WINDOWS}")
+    levels = _levels(kpis, flows, tolerances, [couples])
+    return smallest_effects(levels, pairs, alphas(pairs, alpha)[1], seed)
+
+
+def pair_variance(
+    kpis: pd.DataFrame,
+    flows: pd.DataFrame,
+    tolerances: Mapping[str, Tolerance],
+    couples: Sequence[tuple[int, int]],
+) -> float:
+    """How much two windows as is differ, in squares of the margin: the mean over classes, network and essential KPIs.
+
+    Each couple is one pair as a design would play it; a window may be in two that follow one another. NaN when nothing
+    can be compared.
+    """
+    levels = _levels(kpis, flows, tolerances, [couples[0::2], couples[1::2]])
+    squares = [
+        float(np.nanmean(row**2)) / float(margin) ** 2
+        for level in levels
+        if level.kpi.essential and not level.tail
+        for row, margin in zip(level.block.worse, level.block.margins, strict=True)
+        if margin > 0 and np.isfinite(row).any()
+    ]
+    return float(np.mean(squares)) if squares else float("nan")
+
+
+def _levels(
+    kpis: pd.DataFrame,
+    flows: pd.DataFrame,
+    tolerances: Mapping[str, Tolerance],
+    halves: Sequence[Sequence[tuple[int, int]]],
+) -> tuple[Level, ...]:
+    """Classes and the network by couples of windows; a window may be in one couple of each half."""
+    known = [_faces(kpis, flows, couples) for couples in halves if couples]
+    joined = list(known[0]) if known else []
+    for more in known[1:]:
+        others = {face.kpi: face for face in more}
+        joined = [_joined(face, others[face.kpi]) for face in joined if face.kpi in others]
+    grouping = Grouping.of(Roster.of(flows), [str(flow) for flow in flows["flow_id"]], frozenset())
+    return group_levels(joined, grouping, tolerances, floor=LEAST_WINDOWS - 1)
+
+
+def _faces(kpis: pd.DataFrame, flows: pd.DataFrame, couples: Sequence[tuple[int, int]]) -> tuple[Face, ...]:
     first = {(Arm.AS_IS, pair): early for pair, (early, _) in enumerate(couples)}
     second = {(Arm.CONTROL, pair): late for pair, (_, late) in enumerate(couples)}
     return faces(kpis, flows, Layout(first | second, ()), (Arm.AS_IS, Arm.CONTROL), range(len(couples)))

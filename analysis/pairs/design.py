@@ -93,6 +93,33 @@ def order(pairs: int, seed: int, *, control: bool = True) -> tuple[Placed, ...]:
     return tuple(Placed(arms[int(index)], pair) for pair in range(pairs) for index in random.permutation(len(arms)))
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Two windows at the same time, one on each of two shadows: their arms; a moment is a pair of its own."""
+
+    arms: tuple[Arm, Arm]
+    pair: int
+
+
+def moments(pairs: int, seed: int) -> tuple[Moment, ...]:
+    """The moments of a run on two shadows: for each pair one of A and B, and one of A and A', in random order.
+
+    Which shadow has which arm is drawn every time, so that what the shadows differ by is no effect. ValueError below
+    one pair.
+    """
+    if pairs < 1:
+        raise ValueError(f"found {pairs} pairs, expected at least 1")
+    random = np.random.default_rng([seed, pairs, 2])
+    found: list[Moment] = []
+    for _ in range(pairs):
+        others = [Arm.CHANGED, Arm.CONTROL]
+        for index in random.permutation(2):
+            other = others[int(index)]
+            arms = (Arm.AS_IS, other) if random.random() < 0.5 else (other, Arm.AS_IS)
+            found.append(Moment(arms, len(found)))
+    return tuple(found)
+
+
 def smallest_p(pairs: int) -> float:
     """The smallest one-sided p-value that flipping the signs of so many pairs can give."""
     return 0.5**pairs

@@ -110,6 +110,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     pairs: int | None,
     budget: float | None,
     window: float | None,
+    design: str,
     replay: str,
     max_flows: int | None,
     seed: int,
@@ -151,7 +152,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     # a static check is to be quick, and the house is large
     from testbed.packet_flows import Manner  # noqa: PLC0415
     from testbed.packet_flows import Mode as Replay  # noqa: PLC0415
-    from testbed.plan import BudgetTooShort  # noqa: PLC0415
+    from testbed.plan import BudgetTooShort, Design, DuetUnfit  # noqa: PLC0415
     from testbed.whatif import Question, answered, stamped  # noqa: PLC0415
 
     told = Console(stderr=True, highlight=False, quiet=quiet or as_json, soft_wrap=True)
@@ -185,6 +186,7 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
             preflight_only=preflight_only,
             manner=Manner(Replay(replay), seed=seed),
             layout=found.layout,
+            design=Design(design),
             expect=expect,
             intents=expect is not None or found.intents,
         )
@@ -195,6 +197,8 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
             raise found.located(problem) from None
         except BudgetTooShort as expected:
             raise click.BadParameter(str(expected), param_hint="--budget") from None
+        except DuetUnfit as expected:
+            raise click.BadParameter(str(expected), param_hint="--design") from None
     except (InvalidInput, click.BadParameter):
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from analysis.pairs.design import DEFAULT, FLOOR
-from testbed.plan import MOST_PAIRS, SHORTEST_WINDOW_S
+from testbed.plan import MOST_PAIRS, SHORTEST_WINDOW_S, Design
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,11 +31,18 @@ WINDOW = click.option(
     metavar="SECONDS",
     help="Replay so that a window lasts so long.",
 )
+DESIGN = click.option(
+    "--design",
+    default=Design.AUTO.value,
+    show_default=True,
+    type=click.Choice([design.value for design in Design]),
+    help="Play pairs on one shadow in turn, on two at once (duet), or as processors and a pilot tell.",
+)
 
 
 def pair_options(command: Command) -> Command:
-    """Give a command --pairs, --budget and --window."""
-    return PAIRS(BUDGET(WINDOW(command)))
+    """Give a command --pairs, --budget, --window and --design."""
+    return PAIRS(BUDGET(WINDOW(DESIGN(command))))
 
 
 def excluded(
@@ -43,6 +50,7 @@ def excluded(
     pairs: int | None,
     budget: float | None,
     window: float | None,
+    design: str,
     speed: float | None,
     treatment: int | None,
     preflight_only: bool,
@@ -50,6 +58,8 @@ def excluded(
     """Refuse what does not go together; raises UsageError."""
     if preflight_only and (pairs or budget):
         raise click.UsageError("--preflight-only replays no window, so that there are no --pairs and no --budget")
+    if Design(design) is not Design.AUTO and not (pairs or budget):
+        raise click.UsageError("--design tells how pairs are played: give --pairs or --budget too")
     if speed and window:
         raise click.UsageError("--window sets the speed: give one of --speed and --window")
     if treatment and (pairs or budget):

@@ -12,7 +12,7 @@ from testbed.background import InvalidLoad
 from testbed.cli.pair_options import excluded, pair_options
 from testbed.packet_flows import Manner, Mode
 from testbed.packet_mode import Sender
-from testbed.plan import BudgetTooShort
+from testbed.plan import BudgetTooShort, Design, DuetUnfit
 from testbed.summary import print_summary
 from testbed.whatif import Question, answered
 
@@ -97,6 +97,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     pairs: int | None,
     budget: float | None,
     window: float | None,
+    design: str,
     mode: str,
     sender: str,
     background: tuple[str, ...],
@@ -133,6 +134,7 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
         preflight_only,
         Manner(Mode(mode), Sender(sender), background, load, seed),
         expect=expect,
+        design=Design(design),
     )
     try:
         answer = answered(question, progress)
@@ -140,6 +142,8 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
         raise click.BadParameter(str(expected), param_hint="--background") from None
     except BudgetTooShort as expected:
         raise click.BadParameter(str(expected), param_hint="--budget") from None
+    except DuetUnfit as expected:
+        raise click.BadParameter(str(expected), param_hint="--design") from None
     for shortfall in answer.shortfalls:
         click.echo(f"note: {shortfall}", err=True)
     if as_json:

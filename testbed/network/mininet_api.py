@@ -18,7 +18,7 @@ from mininet.node import Node
 
 from testbed.errors import CommandFailed
 from testbed.network.link import Port, Veth, kernel_name, lay
-from testbed.network.namespace import Namespace, make_namespace
+from testbed.network.namespace import NODES, Namespace, make_namespace
 from testbed.network.rtnl import Batch, is_up
 from topologies.model import Interface
 
@@ -26,8 +26,10 @@ from topologies.model import Interface
 class ShadowNode(Node):  # type: ignore[misc]
     """A Mininet node whose namespace is made on a thread, with no shell behind it."""
 
-    def __init__(self, name: str, directories: Mapping[str, str] | None = None, **params: Any) -> None:
-        self.namespace: Namespace = make_namespace(name, directories or {})
+    def __init__(
+        self, name: str, directories: Mapping[str, str] | None = None, folder: str = NODES, **params: Any
+    ) -> None:
+        self.namespace: Namespace = make_namespace(name, directories or {}, folder)
         super().__init__(name, **params)
 
     @classmethod
@@ -136,7 +138,8 @@ class ShadowLink(Link):  # type: ignore[misc]
 class ShadowNet(Mininet):  # type: ignore[misc]
     """A Mininet that builds from our nodes and links and leaves the host alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = NODES) -> None:
+        self._folder = folder
         self._dark: Namespace | None = None
         # Mininet.init would raise limits and write the host's sysctls
         Mininet.inited = True
@@ -144,7 +147,7 @@ class ShadowNet(Mininet):  # type: ignore[misc]
 
     def add(self, name: str, directories: Mapping[str, str], *, switch: bool = False) -> ShadowNode:
         """Add a node with its private directories (private name to covered path)."""
-        node: ShadowNode = self.addHost(name, ip=None, directories=directories)
+        node: ShadowNode = self.addHost(name, ip=None, directories=directories, folder=self._folder)
         if switch:
             # what has no address of its own is not to be pinged
             self.hosts.remove(node)
@@ -155,7 +158,7 @@ class ShadowNet(Mininet):  # type: ignore[misc]
     def dark(self) -> Namespace:
         """Where the other ends of unlinked interfaces lie; no node of the network, and made when first wanted."""
         if self._dark is None:
-            self._dark = make_namespace("~dark", {})
+            self._dark = make_namespace("~dark", {}, self._folder)
         return self._dark
 
     def tell_addresses(self, name: str, interfaces: Sequence[Interface]) -> None:

@@ -24,6 +24,7 @@ from testbed.sandbox import CLONE_NEWNET, CLONE_NEWNS, MS_BIND, SCRATCH, mount, 
 
 Result = TypeVar("Result")
 COMMAND_SECONDS = 60.0
+NODES = "nodes"
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Namespace:
     """Interfaces made by us, by the kernel's name."""
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    folder: str = NODES
     _netlink: Any = None
 
     @property
@@ -56,7 +58,7 @@ class Namespace:
     @property
     def home(self) -> Path:
         """Where this node's private files lie, seen from the supervisor."""
-        return SCRATCH / "nodes" / self.name
+        return SCRATCH / self.folder / self.name
 
     def inside(self, act: Callable[[], Result]) -> Result:
         """Run `act` on a thread that has entered the network namespace (not the mount namespace)."""
@@ -126,13 +128,15 @@ class Namespace:
         os.close(self.mount_fd)
 
 
-def make_namespace(name: str, directories: Mapping[str, str]) -> Namespace:
+def make_namespace(name: str, directories: Mapping[str, str], folder: str = NODES) -> Namespace:
     """Make a node's namespaces; `directories` maps a private directory to the path it covers.
+
+    `folder` holds the private files of all nodes of one network, so that two may have the same names.
 
     Paths the machine does not have are skipped: a router without HAProxy's package has no
     /etc/haproxy to cover.  The node's /run is always its own.
     """
-    home = SCRATCH / "nodes" / name
+    home = SCRATCH / folder / name
     for private in ("run", *directories):
         (home / private).mkdir(parents=True, exist_ok=True)
 
@@ -149,7 +153,7 @@ def make_namespace(name: str, directories: Mapping[str, str]) -> Namespace:
             rtnl.opened(),
         )
 
-    namespace = Namespace(name, *on_a_thread(made))
+    namespace = Namespace(name, *on_a_thread(made), folder=folder)
     loopback = rtnl.Batch()
     loopback.up(rtnl.LOOPBACK)
     loopback.send(namespace.line)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
 from analysis.judge import Judgement, judge_restored
 from analysis.kpi import Tolerance
-from analysis.pairs.beforehand import LEAST_WINDOWS, smallest_beforehand
+from analysis.pairs.beforehand import LEAST_WINDOWS, smallest_beforehand, smallest_of_couples
 from analysis.pairs.design import FLOOR, Arm
 from analysis.pairs.effects import Answer, Effect
 from analysis.pairs.findings import doubtful
@@ -81,13 +82,16 @@ def judged_pairs(
 
 
 def valid_pairs(records: Sequence[Record]) -> frozenset[int]:
-    """Pairs of which all three windows were played and count."""
-    counts: dict[int, int] = {}
+    """Pairs of which A and B were played and every window counts, that of A' too where there is one."""
+    arms: dict[int, set[str]] = {}
+    lost: set[int] = set()
     for record in records:
-        if record["arm"] and record["valid"]:
+        if record["arm"]:
             pair = int(str(record["pair"]))
-            counts[pair] = counts.get(pair, 0) + 1
-    return frozenset(pair for pair, count in counts.items() if count == len(Arm))
+            arms.setdefault(pair, set()).add(str(record["arm"]))
+            if not record["valid"]:
+                lost.add(pair)
+    return frozenset(pair for pair, own in arms.items() if {Arm.AS_IS, Arm.CHANGED} <= own and pair not in lost)
 
 
 def not_played() -> Paired:
@@ -110,11 +114,27 @@ def smallest(
     pairs: int,
     seed: int,
 ) -> tuple[Smallest, ...]:
-    """What so many pairs would find four times out of five, by the windows as is; nothing when too few were valid."""
+    """What so many pairs would find four times out of five, by the windows as is; nothing when too few were valid.
+
+    Where two shadows played as is at the same time, it is by what they differed.
+    """
+    beside = at_once(records)
+    if len(beside) >= LEAST_WINDOWS:
+        return smallest_of_couples(kpis, flows, tolerances, beside, pairs, seed)
     windows = [int(str(r["window"])) for r in records if r["role"] == Role.BASELINE.value and r["valid"]]
     if len(windows) < LEAST_WINDOWS:
         return ()
     return smallest_beforehand(kpis, flows, tolerances, windows, pairs, seed)
+
+
+def at_once(records: Sequence[Record]) -> list[tuple[int, int]]:
+    """Windows of no pair that two shadows played as is at the same time, the second shadow's first; both count."""
+    couples = []
+    for early, late in pairwise(records):
+        same = (early.get("shadow"), late.get("shadow"), late["role"]) == (1, 0, Role.BASELINE.value)
+        if same and early["valid"] and late["valid"] and not early["arm"] and not late["arm"]:
+            couples.append((int(str(early["window"])), int(str(late["window"]))))
+    return couples
 
 
 def smallest_words(found: Sequence[Smallest], pairs: int) -> str:
@@ -146,12 +166,13 @@ def restored(
     """
     valid = sorted((r for r in records if r["valid"]), key=lambda r: int(str(r["window"])))
     roles: dict[int, str] = {}
-    changed = False
+    changed: dict[object, bool] = {}
     for record in sorted(records, key=lambda r: int(str(r["window"]))):
         window, role, arm = int(str(record["window"])), str(record["role"]), str(record["arm"])
+        shadow = record.get("shadow", 0)
         if arm in AS_IS_ARMS:
-            role = Role.RESTORED.value if changed and not last_only else Role.WARMUP.value
-        changed = role == Role.TRANSITION.value or arm == Arm.CHANGED.value
+            role = Role.RESTORED.value if changed.get(shadow) and not last_only else Role.WARMUP.value
+        changed[shadow] = role == Role.TRANSITION.value or arm == Arm.CHANGED.value
         roles[window] = role
     counted = [int(str(record["window"])) for record in valid]
     part = kpis[kpis["window"].isin(counted)]

@@ -1,8 +1,6 @@
 """Pairs of windows on one shadow: the change made and taken back live, in the order that was drawn.
 
-It knows no verdict.  Every window is preceded by exactly one change or rollback, also where the arm stays as it is:
-then the change is first made and taken back, or taken back and made.  What a reload does to the first flows after it
-is thus in every window, and no arm has it more often than another.
+It knows no verdict.
 """
 
 from __future__ import annotations
@@ -11,18 +9,32 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
-from analysis.pairs.design import FLOOR, Arm, Placed
-from analysis.pairs.power import pairs_within
+from analysis.pairs.design import FLOOR, Arm, order
 from analysis.window import Role
-from testbed.change.apply import apply, revert
-from testbed.change.model import Change
-from testbed.errors import CommandFailed, NotReady, RevertFailed, Unsupported
+from testbed.errors import CommandFailed, NotReady, Unsupported
 from testbed.measure import Slot
+from testbed.pairs.switch import Switch
 from testbed.plan import MOST_PAIRS
-from testbed.shadow import Shadow
 
-_ROLES = {Arm.AS_IS: Role.BASELINE, Arm.CONTROL: Role.BASELINE, Arm.CHANGED: Role.TREATMENT}
+ROLES = {Arm.AS_IS: Role.BASELINE, Arm.CONTROL: Role.BASELINE, Arm.CHANGED: Role.TREATMENT}
+
+
+class Played(Protocol):
+    """A way to play pairs."""
+
+    moments: int
+    """How many windows a pair takes, one after the other."""
+    switches: int
+    """How many changes and rollbacks a pair takes."""
+
+    def play(self, pairs: int, first: int, seed: int, goes_on: Callable[[], bool]) -> str | None:
+        """Play so many pairs, counted from `first`; what went wrong when the change could not be made.
+
+        From the floor on, `goes_on` is asked before every pair. Raises RevertFailed.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +44,13 @@ class Pace:
     window_s: float
     change_s: float
     settle_s: float
+    moments: int = 3
+    switches: int = 3
 
     @property
     def pair_s(self) -> float:
-        """A pair: three windows, each after a change or a rollback, and about two of them made only to be undone."""
-        return 3 * (self.window_s + self.change_s + self.settle_s) + 2 * self.change_s
+        """A pair: its windows, a change or a rollback before each, and about two made only to be undone."""
+        return self.moments * self.window_s + self.switches * (self.change_s + self.settle_s) + 2 * self.change_s
 
     @property
     def end_s(self) -> float:
@@ -45,75 +59,44 @@ class Pace:
 
     def pairs_in(self, seconds: float) -> int:
         """How many pairs fit into so many seconds from now."""
-        switches = self.pair_s - 3 * self.window_s
-        return min(MOST_PAIRS, pairs_within(seconds, self.window_s, switches / 2, self.end_s))
+        return min(MOST_PAIRS, max(0, int((seconds - self.end_s) // self.pair_s)))
 
     def seconds_of(self, pairs: int) -> float:
         """How long so many pairs and the end take."""
         return self.end_s + pairs * self.pair_s
 
 
-def pace(windows_s: Sequence[float], change_s: float, settle_s: float) -> Pace:
+def pace(windows_s: Sequence[float], change_s: float, settle_s: float, played: Played | None = None) -> Pace:
     """From the walls of the windows so far, which are one at least."""
-    return Pace(median(windows_s), change_s, settle_s)
+    known = median(windows_s), change_s, settle_s
+    return Pace(*known) if played is None else Pace(*known, played.moments, played.switches)
 
 
 @dataclass(slots=True)
 class Alternation:
-    """The change in force or not, and the windows in between; the change is in force at first.
+    """One shadow, with and without the change in turn; `window` plays one, `say` hears what comes next."""
 
-    `settle` waits for the shadow with the change, which may not come to rest; `ready` for the shadow as it was, which
-    must. `window` plays one, `say` hears what comes next.
-    """
-
-    shadow: Shadow
-    change: Change
+    switch: Switch
     window: Callable[[Role, Slot], None]
-    settle: Callable[[], None]
-    ready: Callable[[], None]
     say: Callable[[str], None]
-    in_force: bool = True
+    moments: int = 3
+    switches: int = 3
 
-    def play(self, order: Sequence[Placed], goes_on: Callable[[], bool]) -> str | None:
-        """Play the windows; what went wrong when the change could not be made. Raises RevertFailed.
-
-        From the floor on, `goes_on` is asked before every pair.
-        """
-        last = order[-1].pair + 1 if order else 0
-        for number, placed in enumerate(order):
-            first = number == 0 or order[number - 1].pair != placed.pair
-            if first and placed.pair >= FLOOR and not goes_on():
-                self.say(f"the budget ends after pair {placed.pair}")
+    def play(self, pairs: int, first: int, seed: int, goes_on: Callable[[], bool]) -> str | None:
+        """Play the windows of so many pairs, in random order within each."""
+        placed = order(pairs, seed)
+        for number, one in enumerate(placed):
+            pair = first + one.pair
+            if (number == 0 or placed[number - 1].pair != one.pair) and pair >= FLOOR and not goes_on():
+                self.say(f"the budget ends after pair {pair}")
                 return None
             try:
-                self._switch(to_change=placed.arm is Arm.CHANGED)
+                self.switch.to(change=one.arm is Arm.CHANGED)
             except (CommandFailed, NotReady, Unsupported) as failure:
                 return str(failure)
-            self.say(f"pair {placed.pair + 1} of {last}, window {placed.arm.value}")
-            self.window(_ROLES[placed.arm], Slot(placed.arm.value, placed.pair))
+            self.say(f"pair {pair + 1} of {first + pairs}, window {one.arm.value}")
+            self.window(ROLES[one.arm], Slot(one.arm.value, pair))
         return None
-
-    def _switch(self, *, to_change: bool) -> None:
-        """Make or take back the change; where it is so already, the other first."""
-        if to_change:
-            if self.in_force:
-                self._take_back()
-            self.in_force = True
-            apply(self.shadow, self.change)
-            self.settle()
-            return
-        if not self.in_force:
-            self.in_force = True
-            apply(self.shadow, self.change)
-        self._take_back()
-        try:
-            self.ready()
-        except NotReady as failure:
-            raise RevertFailed(self.change.name, str(failure)) from failure
-
-    def _take_back(self) -> None:
-        revert(self.shadow, self.change)
-        self.in_force = False
 
 
 class Stopwatch:
