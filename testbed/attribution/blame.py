@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from analysis.verdict import Blame, Finding, Scope, Severity
-from testbed.attribution import links, proxy, routes, rules, settings
+from testbed.attribution import links, proxy, routes, rules, sets, settings
 from testbed.attribution.edits import is_remark, successor
 from testbed.attribution.scene import Scene
 from testbed.attribution.suspect import Ground, Suspect, where
@@ -20,7 +20,7 @@ from testbed.attribution.symptoms import grave, symptoms
 from testbed.change.model import Change, Line
 from topologies.load import Lab
 
-ROOMS = (rules.suspects, routes.suspects, proxy.suspects, links.suspects, settings.suspects)
+ROOMS = (rules.suspects, sets.suspects, routes.suspects, proxy.suspects, links.suspects, settings.suspects)
 TOLD = 12
 """Sentences of evidence at most; more does not convince anybody."""
 

@@ -47,7 +47,7 @@ class Turn:
     def sentence(self) -> str:
         """As evidence."""
         said = f"{self.node}: {self.prefix} via {self.before} → {self.after} ({len(self.flows)} of the flows)"
-        return "; ".join(filter(None, (said, self.learnt, self.onward)))
+        return "; ".join(filter(None, (said, self.onward, self.learnt)))
 
     @property
     def devices(self) -> frozenset[str]:
@@ -127,15 +127,16 @@ def _difference(early: Table, late: Table, address: IpAddress) -> Moved | None:
 
 
 def _learnt(scene: Scene, node: str, moved: Moved) -> str:
-    """From which protocol FRR had the routes, with distance, metric and next hops; empty where no FRR is."""
+    """From which protocol FRR had the routes, with distance and metric; empty where no FRR is or neither moved."""
     was = scene.ledger.read(node, "rib", moved.old_prefix, "route")[0].state
     now = scene.ledger.read(node, "rib", moved.new_prefix, "route")[1].state
-    if not was and not now:
-        return ""
+    # the next hops are told as the kernel has them
     old, new = (
-        f"{prefix} {state}" if state else LOST for prefix, state in ((moved.old_prefix, was), (moved.new_prefix, now))
+        " ".join([prefix, *state.split()[:2]]) for prefix, state in ((moved.old_prefix, was), (moved.new_prefix, now))
     )
-    return f"FRR: {old} → {new}"
+    if old == new or not (was or now):
+        return ""
+    return f"FRR: {old if was else LOST} → {new if now else LOST}"
 
 
 def _onward(scene: Scene, node: str, state: str, address: IpAddress) -> str:
@@ -240,7 +241,9 @@ def _suspect(
     elsewhere = interface and not any(interface in t.devices for t in own)
     # a line names its neighbour by address, or stands below the interface on which it is heard
     lost = neighbours.get(interface) or next((neighbours[w] for w in text.split() if w in neighbours), None)
-    said = [t.sentence for t in (*covered, *(t for t in relevant if t not in covered))]
+    told = (*covered, *(t for t in relevant if t not in covered))
+    # a way that leads into an old trap is the story; where it turned is the rest of it
+    said = [t.sentence for t in sorted(told, key=lambda t: not t.onward)]
     if lost:
         said.append(f"{line.node}: {lost}")
     said += [f"also changed: {where(other)}" for other in _companions(scene, line)]

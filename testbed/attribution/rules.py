@@ -6,7 +6,7 @@ Knows iptables' and nftables' files and counters, no routes and no proxies.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from testbed.attribution.edits import successor
@@ -125,6 +125,25 @@ def _of_file(scene: Scene, node: str, file: str, part: str, flows: list[str], pl
         elif hit.effect == "accept" and stops_path_mtu(hit.rule.text):
             found.append(replace(_lost(scene, hit, line, frozenset(flows), place, takers), ground=Ground.PLAUSIBLE))
     return found
+
+
+def user_rules(scene: Scene, node: str) -> Iterator[tuple[str, Hit]]:
+    """(file, rule) of every rule that a node has with the change in force, with its counts."""
+    for file in VERSIONS:
+        for part in _parts(scene, node, file):
+            old, new = (_parsed(file, part, _texts(files, node)) for files in (scene.before, scene.after))
+            for hit in _counted(scene, node, file, old, new)[1]:
+                yield file, hit
+
+
+def told_of(scene: Scene, node: str, file: str, flows: Sequence[str]) -> list[str]:
+    """What of a node's packet filter drops more of these flows than before, a sentence each."""
+    return [
+        _told(node, hit)
+        for own, hit in user_rules(scene, node)
+        if own == file and hit.effect == "drop" and rose(hit.before, hit.after)
+        if _hurt(scene, node, hit, flows, version_of(file, hit.rule))
+    ]
 
 
 def _counted(

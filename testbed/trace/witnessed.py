@@ -74,7 +74,8 @@ def testimony(trace: Trace) -> Testimony:
 def witnessed(findings: Sequence[Finding], told: Testimony | None) -> tuple[Finding, ...]:
     """The findings, with what the trace adds to the blame of those that it speaks for.
 
-    What only the change suggests, or nobody, gives way to a line that the trace shows to have decided.
+    What only the change suggests, or nobody, gives way to a line of the change that the trace shows to have decided. A
+    line that was there before is blamed where nobody else is; beside a line of the change it is evidence.
     """
     if told is None:
         return tuple(findings)
@@ -103,8 +104,8 @@ def _blame(blame: Blame | None, told: Testimony) -> Blame | None:
     if blame is not None and (same is not None or blame.decided_by not in GUESSES):
         held = "trace" if same is not None else blame.decided_by
         return replace(blame, evidence=_evidence(blame.evidence, told), decided_by=held)
-    if told.decided:
-        best = told.decided[0]
+    best = told.decided[0] if told.decided else None
+    if best is not None and (best.in_change or blame is None or not blame.in_change):
         earlier = () if blame is None else blame.evidence
         also = () if blame is None else (f"the change alone would suggest {blame.file}:{blame.line}",)
         evidence = (*told.sentences, *also, *earlier)[:TOLD]

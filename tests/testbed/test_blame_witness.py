@@ -174,6 +174,11 @@ def test_a_latent_line_that_the_trace_shows_is_said_to_be_none_of_the_change():
     assert found.blame is not None
     assert not found.blame.in_change
     assert any("not part of the change: configs/fw1/iptables.rules:7" in said for said in found.blame.evidence)
+    guess = Blame("fw1", "x", "configs/fw1/iptables.rules", 3, "-A FORWARD", ("the only changed line",), "diff")
+    (kept,) = witnessed([finding("a").with_blame(guess)], told_by(traced(in_change=False)))
+    assert kept.blame is not None
+    assert (kept.blame.line, kept.blame.in_change, kept.blame.decided_by) == (3, True, "diff")
+    assert any("not part of the change: configs/fw1/iptables.rules:7" in said for said in kept.blame.evidence)
 
 
 def test_a_stored_testimony_tells_the_same_again_and_a_damaged_one_is_refused(tmp_path: Path):
