@@ -138,7 +138,15 @@ def gate(  # noqa: PLR0913, PLR0917  an argument an option
     """
     if as_json and github:
         raise click.UsageError("found --json and --github, expected one of the two on standard output")
-    excluded(pairs=pairs, budget=budget, window=window, speed=speed, treatment=treatment, preflight_only=preflight_only)
+    excluded(
+        pairs=pairs,
+        budget=budget,
+        window=window,
+        design=design,
+        speed=speed,
+        treatment=treatment,
+        preflight_only=preflight_only,
+    )
     if static:
         return _static(repo, base, head, lab, github=github)
     asked = {"junit": junit, "sarif": sarif, "markdown": markdown, "codequality": codequality, "metrics": metrics}

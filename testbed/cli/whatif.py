@@ -115,7 +115,15 @@ def whatif(  # noqa: PLR0913, PLR0917  an argument an option
     written as one below the runs first. The shadow is built, the flows are replayed before, during and after the
     change, every flow's KPIs are compared, the line to blame is named, and the change is rolled back.
     """
-    excluded(pairs=pairs, budget=budget, window=window, speed=speed, treatment=treatment, preflight_only=preflight_only)
+    excluded(
+        pairs=pairs,
+        budget=budget,
+        window=window,
+        design=design,
+        speed=speed,
+        treatment=treatment,
+        preflight_only=preflight_only,
+    )
     progress = Console(stderr=True, highlight=False, quiet=quiet or as_json or not sys.stderr.isatty())
     question = Question(
         lab,
