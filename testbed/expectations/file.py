@@ -96,6 +96,11 @@ def _written(text: str) -> str:
     return text
 
 
+def _number_as_text(written: object) -> object:
+    """YAML takes `+2` for a number."""
+    return f"+{written}" if isinstance(written, int) and not isinstance(written, bool) else written
+
+
 def _address(written: object) -> IpAddress:
     try:
         if isinstance(written, str):
@@ -106,6 +111,7 @@ def _address(written: object) -> IpAddress:
 
 
 _Words = Annotated[str, AfterValidator(_written)]
+_Allowed = Annotated[_Words, BeforeValidator(_number_as_text)]
 _Names = Annotated[tuple[_Words, ...], BeforeValidator(_listed), Field(min_length=1)]
 _Prefixes = Annotated[tuple[Prefix, ...], BeforeValidator(_listed), Field(min_length=1)]
 _Service = Annotated[Service, PlainValidator(_service), WithJsonSchema({"type": "string", "examples": ["tcp/443"]})]
@@ -139,7 +145,7 @@ class _IntentKeys(Strict):
     not_via: _Names | None = None
     backend: _Names | None = None
     translated_to: _Address | None = None
-    kpis: dict[str, _Words] = Field(default_factory=dict)
+    kpis: dict[str, _Allowed] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_something(self) -> _IntentKeys:
