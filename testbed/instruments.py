@@ -15,11 +15,14 @@ from testbed.prepare import Case
 from testbed.shadow import Shadow
 from testbed.tls_trust import trusted
 
+LEAST_UNANSWERED_NS = 300_000_000
+
 
 def player_of(case: Case, shadow: Shadow, survey: Survey) -> Player:
     """The player of the case's flows and of the survey's probes; a context manager."""
     patience = Patience(
         connect_timeout_ns=int(case.policy.connect_timeout_s * 1e9),
+        unanswered_timeout_ns=_unanswered_ns(case),
         message_timeout_ns=int(case.policy.response_timeout_s * 1e9),
     )
     spaces = {node: fd for node, fd in shadow.namespaces().items() if node in end_points(shadow)}
@@ -30,6 +33,17 @@ def player_of(case: Case, shadow: Shadow, survey: Survey) -> Player:
         patience,
         trust=trusted(shadow),
     )
+
+
+def _unanswered_ns(case: Case) -> int:
+    """How long an answer is awaited that was never seen: less in short windows, which would last for that alone.
+
+    What any way there and back takes by the links' own delays is always awaited.
+    """
+    links = [egress for link in case.lab.topology.links for egress in (link.a.egress, link.b.egress)]
+    links += [egress for link in case.change.links for egress in (link.a_to_b, link.b_to_a)]
+    delays_ns = sum(one.delay_ns + one.pdv_ns for one in links)
+    return min(Patience().unanswered_timeout_ns, max(LEAST_UNANSWERED_NS, case.duration_ns // 2) + delays_ns)
 
 
 def taps_of(shadow: Shadow) -> Taps:

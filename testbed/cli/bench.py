@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from testbed.cli.bench_judge import judge_command
 from testbed.cli.bench_mutants import mutants_command
 from testbed.cli.bench_told import AS_JSON, told
 
@@ -113,21 +114,6 @@ def packet_command(seconds: float, seed: int, as_json: bool) -> int:
     return told(bench_packet(seconds, seed), as_json)
 
 
-@bench.command("judge", epilog="\b\nExample:\n  testbed bench judge --json\n  testbed bench judge --runs 2000")
-@click.option(
-    "--runs", default=160, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
-)
-@click.option("--pairs", default=8, show_default=True, type=click.IntRange(6, 16), help="Pairs of windows in a run.")
-@click.option("--flows", default=120, show_default=True, type=click.IntRange(12, 5000), help="Flows in a run.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything drawn.")
-@AS_JSON
-def judge_command(runs: int, pairs: int, flows: int, seed: int, as_json: bool) -> int:
-    """Count false alarms and finds on synthetic runs; references: percentage deviation, rank test, canary score."""
-    from testbed.bench.judge.bench import Sizes, bench_judge  # noqa: PLC0415  as above
-
-    return told(bench_judge(Sizes(runs=runs, pairs=pairs, flows=flows), seed), as_json)
-
-
 @bench.command("ingest", epilog="\b\nExample:\n  testbed bench ingest --octets 1G --json")
 @click.option("--octets", default="1G", show_default=True, help="Size of the synthetic capture: 64M, 1G.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the synthetic capture.")
@@ -144,4 +130,5 @@ def ingest_command(octets: str, seed: int, packed: bool, as_json: bool) -> int:
     return told(bench_ingest(size, seed, packed=packed), as_json)
 
 
+bench.add_command(judge_command)
 bench.add_command(mutants_command)

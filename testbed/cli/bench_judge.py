@@ -1,0 +1,88 @@
+"""`testbed bench judge`: the judge held before runs whose truth is known, made up or real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from rich.console import Console
+
+from testbed.cli.bench_told import AS_JSON, told
+
+if TYPE_CHECKING:
+    from testbed.bench.judge.real import RealRun
+
+
+@click.command(
+    "judge",
+    epilog="\b\nExamples:\n  testbed bench judge --json\n  testbed bench judge --runs 2000\n"
+    "  testbed bench judge --real 60 --budget 60\n  testbed bench judge --real 20 --load stress --json",
+)
+@click.option(
+    "--runs", default=160, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
+)
+@click.option("--pairs", default=8, show_default=True, type=click.IntRange(6, 16), help="Pairs of windows in a run.")
+@click.option("--flows", default=120, show_default=True, type=click.IntRange(12, 5000), help="Flows in a run.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything drawn.")
+@click.option(
+    "--real", type=click.IntRange(1, 10_000), help="Play so many real runs in which nothing changes, instead."
+)
+@click.option(
+    "--lab",
+    default=Path("topologies/shop"),
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The lab of real runs.",
+)
+@click.option("--budget", default=60.0, show_default=True, type=click.FloatRange(min=1), help="Seconds a real run.")
+@click.option(
+    "--load",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "stress"]),
+    help="Keep every processor busy meanwhile: by stress-ng, or by loops where it is not installed.",
+)
+@click.option(
+    "--resume",
+    default=Path("runs/judge.jsonl"),
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A line a real run; runs of the same lab, budget and load that it has count, and are not played again.",
+)
+@click.option(
+    "--keep", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where real runs are kept."
+)
+@AS_JSON
+def judge_command(  # noqa: PLR0913, PLR0917  an argument an option
+    runs: int,
+    pairs: int,
+    flows: int,
+    seed: int,
+    real: int | None,
+    lab: Path,
+    budget: float,
+    load: Literal["none", "stress"],
+    resume: Path,
+    keep: Path,
+    as_json: bool,
+) -> int:
+    """Count false alarms and finds on synthetic runs; references: percentage deviation, rank test, canary score.
+
+    With --real, count the verdicts of real runs in which a comment is all that changes.
+    """
+    if real is None:
+        from testbed.bench.judge.bench import Sizes, bench_judge  # noqa: PLC0415  as the other benches
+
+        return told(bench_judge(Sizes(runs=runs, pairs=pairs, flows=flows), seed), as_json)
+    from testbed.bench.judge.real import Series, bench_real  # noqa: PLC0415  as the other benches
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json, soft_wrap=True)
+    series = Series(real, lab, resume, keep.absolute(), budget, load, seed)
+    return told(bench_real(series, lambda one: progress.print(_line(one), markup=False)), as_json)
+
+
+def _line(one: RealRun) -> str:
+    said = f"{one.number + 1:3} {one.verdict:12} {one.wall_s:4.0f} s, {one.pairs} of {one.asked} pairs, "
+    said += f"{one.lost} windows lost, pressure {one.pressure_percent:.0f} %"
+    return said + (f"; {one.cause}: {one.reason}" if one.cause else "")
