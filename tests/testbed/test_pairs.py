@@ -9,15 +9,21 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from analysis.pairs.design import FLOOR, order
+from analysis.pairs.design import FLOOR, moments, order
+from replay.shards import processors
 from testbed.measured_record import read_measured
+from testbed.packet_flows import Manner, Mode
+from testbed.pairs.designs import LEAST_PROCESSORS
 from testbed.store import RunDirectory
 from testbed.verdict_file import VerdictFile, read_verdict
+from testbed.whatif import Question, answered
 from tests.testbed.pairs_lab import BLAMED, HTTP_FLOWS, pairs_lab
 from tests.testbed.quick_lab import FLOWS
 
@@ -75,10 +81,11 @@ def lab(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(lab) -> dict[str, Ran]:
-    """They mostly wait, so that three at a time take little longer than one."""
-    changes = ("reject", "remark", "stuck")
-    with ThreadPoolExecutor(len(changes)) as pool:
-        return dict(zip(changes, pool.map(lambda change: asked(lab, change, *SIX), changes), strict=True))
+    """They mostly wait, so that three at a time take little longer than one; the last on two shadows at once."""
+    designs = {"reject": "alternate", "remark": "auto", "stuck": "duet"}
+    with ThreadPoolExecutor(len(designs)) as pool:
+        runs = pool.map(lambda change: asked(lab, change, *SIX, "--design", designs[change]), designs)
+        return dict(zip(designs, runs, strict=True))
 
 
 def test_a_bad_change_fails_by_its_line(ran):
@@ -159,6 +166,38 @@ def test_a_rollback_that_fails_amid_the_pairs_is_louder_than_any_verdict(ran):
     assert (stuck.folder / "report.html").is_file()
 
 
+def test_two_shadows_play_at_the_same_moments_and_share_one_table(ran):
+    stuck = ran["stuck"]
+    placed = [window for window in stuck.verdict.windows if window.arm]
+    for early, late in zip(placed[::2], placed[1::2], strict=True):
+        assert early.pair == late.pair
+        assert {early.arm, late.arm} in ({"A", "B"}, {"A", "A'"})
+        apart = datetime.fromisoformat(late.started) - datetime.fromisoformat(early.started)
+        assert abs(apart.total_seconds()) < 0.1
+    shadows = [record["shadow"] for record in read_measured(RunDirectory(stuck.folder)).windows]
+    assert shadows == [1, 0] * (len(shadows) // 2)
+    expected = [tuple(arm.value for arm in moment.arms) for moment in moments(FLOOR, 0)]
+    played = [(late.arm, early.arm) for early, late in zip(placed[::2], placed[1::2], strict=True)]
+    assert played == expected[: len(played)]
+
+
+def test_run_json_says_which_design_was_used_and_why(ran):
+    told = {name: json.loads((one.folder / "run.json").read_text())["design"] for name, one in ran.items()}
+    assert (told["reject"]["used"], told["reject"]["why"]) == ("alternate", "asked for")
+    assert (told["stuck"]["used"], told["stuck"]["why"]) == ("duet", "asked for")
+    assert told["stuck"]["pair_variance"]["duet"] > 0
+    assert told["reject"]["pair_variance"]["alternate"] > 0
+    if processors() < LEAST_PROCESSORS:
+        assert told["remark"]["used"] == "alternate"
+        assert told["remark"]["why"] == f"{processors()} processors, two shadows at once want {LEAST_PROCESSORS}"
+
+
+def test_what_goes_as_packets_is_no_duet(lab):
+    refused = asked(lab, "remark", "--pairs", "6", "--design", "duet")
+    assert refused.code == 2
+    assert "what goes as packets is played on one shadow only" in " ".join(refused.said.split())
+
+
 def test_a_budget_that_replay_alone_exceeds_is_refused_at_once(lab):
     late = asked(lab, "remark", "--budget", "4", "--window", "0.5")
     assert late.code == 2
@@ -200,7 +239,40 @@ def test_packets_background_load_and_left_out_flows_have_their_place_in_every_pa
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_busy_for_a_while_costs_pairs_and_no_verdict(lab):
+@pytest.mark.parametrize(("change", "code", "verdict"), [("reject", 1, "FAIL"), ("remark", 0, "PASS")])
+def test_two_shadows_at_once_come_to_the_same_verdict(lab, change, code, verdict):
+    duet = asked(lab, change, *SIX, "--design", "duet")
+    assert (duet.code, duet.verdict.verdict) == (code, verdict), duet.said
+    assert duet.verdict.paired.controlled
+    assert duet.verdict.paired.pairs >= FLOOR
+    assert (duet.verdict.rollback.done, duet.verdict.rollback.restored) == (True, True)
+    if change == "reject":
+        assert duet.verdict.blamed[0].blame.text == BLAMED
+
+
+@pytest.mark.slow
+def test_where_there_are_processors_a_pilot_decides(lab, monkeypatch):
+    """Two processors are said to be four, so that both designs are measured here."""
+    monkeypatch.setattr("testbed.experiment.processors", lambda: LEAST_PROCESSORS)
+    question = Question(
+        str(lab), lab / "changes" / "remark", lab / "runs" / "pilot", pairs=6, window_s=0.2, manner=Manner(Mode.SESSION)
+    )
+    answer = answered(question, Console(quiet=True))
+    told = answer.run.read_json("run.json")["design"]
+    assert told["asked"] == "auto"
+    assert told["used"] in {"alternate", "duet"}
+    if told["why"].startswith("the smaller variance"):
+        variance = told["pair_variance"]
+        assert variance[told["used"]] == min(variance.values())
+        assert len(variance) == 2
+    records = read_measured(answer.run).windows
+    assert {record["shadow"] for record in records} == {0, 1}
+    assert {record["shadow"] for record in records if record["arm"]} == ({0, 1} if told["used"] == "duet" else {0})
+    assert answer.exit_code in (0, 3)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_busy_for_a_while_makes_no_change_bad(lab):
     """Load of our own, begun with the second pair and ended with the fourth."""
     runs = lab / "runs" / "busy"
     argv = [sys.executable, "-m", "testbed", "whatif", str(lab), "--change", str(lab / "changes" / "remark")]
@@ -218,8 +290,9 @@ def test_a_machine_that_is_busy_for_a_while_costs_pairs_and_no_verdict(lab):
     (folder,) = [path.parent for path in runs.glob("*/run.json")]
     verdict = read_verdict(folder)
     assert code in (0, 3), verdict.reason
-    assert verdict.paired.lost
-    assert len({window.pair for window in verdict.windows if window.arm}) > FLOOR
+    assert verdict.instrument.cpu_pressure_percent is not None
+    played = {window.pair for window in verdict.windows if window.arm}
+    assert len(played) > FLOOR if verdict.paired.lost else len(played) == FLOOR
 
 
 def _await(runs: Path, what: str, seconds: float = 90.0) -> None:

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from analysis.kpi import Tolerance
-from analysis.pairs.beforehand import smallest_beforehand
+from analysis.pairs.beforehand import pair_variance, smallest_beforehand, smallest_of_couples
 from analysis.pairs.power import per_kpi
 
 TENTH = Tolerance(0.1, 0.0)
@@ -30,3 +32,23 @@ def test_a_noisier_machine_sees_less(build_pairs, unchanged):
 def test_one_or_two_windows_tell_nothing(unchanged):
     with pytest.raises(ValueError, match="found 2 windows as is, expected at least 3"):
         told(unchanged, count=2)
+
+
+def test_couples_that_share_their_weather_differ_less(build_pairs):
+    calm, rough = (build_pairs(noise=noise) for noise in (0.03, 0.2))
+    couples = [(0, 1), (3, 4), (6, 7), (9, 10)]
+    variances = [pair_variance(one.kpis, one.flows, {"response_ns": TENTH}, couples) for one in (calm, rough)]
+    assert 0 < variances[0] < variances[1] / 10
+    late = smallest_of_couples(calm.kpis, calm.flows, {"response_ns": TENTH}, couples, 8, 0)
+    assert {one.subject.name for one in late} == {"https", "http", "dns", "bulk", "network"}
+
+
+def test_windows_that_follow_one_another_are_couples_too(unchanged):
+    found = pair_variance(unchanged.kpis, unchanged.flows, {"response_ns": TENTH}, [(0, 1), (1, 2), (2, 3)])
+    assert found > 0
+
+
+def test_too_few_couples_tell_nothing(unchanged):
+    with pytest.raises(ValueError, match="found 2 couples of windows, expected at least 3"):
+        smallest_of_couples(unchanged.kpis, unchanged.flows, {}, [(0, 1), (2, 3)], 8, 0)
+    assert math.isnan(pair_variance(unchanged.kpis, unchanged.flows, {}, []))

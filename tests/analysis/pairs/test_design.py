@@ -3,7 +3,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from analysis.pairs.design import DEFAULT, FLOOR, Arm, alphas, lack_of_pairs, layout_of, order, smallest_p
+from analysis.pairs.design import DEFAULT, FLOOR, Arm, alphas, lack_of_pairs, layout_of, moments, order, smallest_p
 from analysis.window import InvalidTable
 
 
@@ -73,3 +73,24 @@ def test_a_window_has_one_place(rows, complaint):
 def test_a_table_without_arms_is_refused():
     with pytest.raises(InvalidTable, match=r"expected also \['arm', 'pair'\]"):
         layout_of(pd.DataFrame({"window": [1]}), [])
+
+
+def test_every_pair_has_two_moments_on_two_shadows_and_who_is_who_is_drawn():
+    plan = moments(8, seed=3)
+    assert plan == moments(8, seed=3) != moments(8, seed=4)
+    assert [moment.pair for moment in plan] == list(range(16))
+    for early, late in zip(plan[::2], plan[1::2], strict=True):
+        others = [({*moment.arms} - {Arm.AS_IS}).pop() for moment in (early, late)]
+        assert {*others} == {Arm.CHANGED, Arm.CONTROL}
+    drawn = [moments(1, seed) for seed in range(400)]
+    changed = [moment.arms.index(Arm.CHANGED) for run in drawn for moment in run if Arm.CHANGED in moment.arms]
+    assert 150 < sum(changed) < 250
+    assert 150 < sum(Arm.CHANGED in run[0].arms for run in drawn) < 250
+
+
+def test_moments_of_two_shadows_are_pairs_and_controls_of_one_layout():
+    played = [(arm.value, moment.pair) for moment in moments(6, 0) for arm in moment.arms]
+    rows = [(window, arm, pair) for window, (arm, pair) in enumerate(played)]
+    layout = layout_of(table(rows), [{"window": window, "valid": True} for window, _, _ in rows])
+    assert (len(layout.pairs), len(layout.controls)) == (6, 6)
+    assert not {*layout.pairs} & {*layout.controls}
