@@ -14,7 +14,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from testbed.errors import InvalidInput
@@ -40,6 +48,24 @@ _MOST_PORT = 65_535
 _RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 
 
+def _ports_between(written: object) -> range:
+    """A range of ports as a run keeps it: [first, last]."""
+    if isinstance(written, range):
+        return written
+    if (
+        isinstance(written, list)
+        and len(written) == 2
+        and all(type(p) is int and 0 <= p <= _MOST_PORT for p in written)
+    ):
+        return range(written[0], written[1] + 1)
+    raise _expected("a pair of ports from 0 to 65535")
+
+
+PortRange = Annotated[
+    range, PlainValidator(_ports_between), PlainSerializer(lambda ports: [ports.start, ports.stop - 1])
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ClassRule:
     """Flows that match every given condition are of this class; the first rule that matches wins.
@@ -52,7 +78,7 @@ class ClassRule:
     name: str
     priority: str = "normal"
     protocol: int | None = None
-    port: int | tuple[range, ...] | None = None
+    port: int | tuple[PortRange, ...] | None = None
     label: str | None = None
     source: IpNetwork | tuple[IpNetwork, ...] | None = None
     destination: IpNetwork | tuple[IpNetwork, ...] | None = None

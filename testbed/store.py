@@ -102,6 +102,10 @@ class RunDirectory:
             raise FileNotFoundError(whole)
         return pd.concat([_read(part) for part in parts], ignore_index=True)
 
+    def read_part(self, name: str, part: int) -> pd.DataFrame:
+        """One part of a table; FileNotFoundError when it was not written."""
+        return _read(self.path / _checked(name) / f"{part:05}.parquet")
+
     @contextmanager
     def _placed(self, name: str) -> Iterator[Path]:
         target = self.path / name

@@ -26,6 +26,7 @@ COMMANDS = {
     "infer": "testbed.cli.infer:infer_command",
     "lab": "testbed.cli.lab:lab",
     "model": "testbed.cli.model:model",
+    "rejudge": "testbed.cli.rejudge:rejudge",
     "report": "testbed.cli.report:report",
     "trace": "testbed.cli.trace:trace",
     "up": "testbed.cli.up:up",

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.judge import Judgement
-from analysis.reach import CLASS, CLOSED, COLUMNS, OPENED, Reach, as_production, judge_reach, news, with_twins
+from analysis.reach import ACCEPTED, CLASS, CLOSED, COLUMNS, OPENED, Reach, as_production, judge_reach, news, with_twins
 from analysis.verdict import Blame, Finding, Severity, Verdict, priority_rank
 from replay.flow_priority import OTHER_CLASS, classified
 from testbed.attribution import blamed
 from testbed.attribution.suspect import where
 from testbed.change.model import Line
+from testbed.conclusion import Tried
+from testbed.counters import COLUMNS as COUNTER_COLUMNS
+from testbed.expectations.weighed import explained
 from testbed.flow_rules import flow_rule
 from testbed.preflight.passes import Answer, Pass
 from testbed.preflight.probe import PROTOCOL_WORDS, Probe, Survey
@@ -28,14 +31,40 @@ SEVERITIES = {"report": Severity.WARN, "fail": Severity.FAIL}
 
 
 @dataclass(frozen=True, slots=True)
-class Preflown:
-    """What the preflight came to: the table, its judgement with culprits, and how long the passes took."""
+class Stood:
+    """What a probe stood for: the flow_ids of its class, and the line of the change that it was made of."""
+
+    probe_id: str
+    members: tuple[str, ...]
+    origin: Line | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the passes left to judge: the disposition table, what probes stood for, and the counters of both passes.
+
+    `seconds` is how long the passes took, `left_out` how many probes more there would have been.
+    """
 
     table: pd.DataFrame
-    reach: Reach
-    findings: tuple[Finding, ...]
+    stood: tuple[Stood, ...]
+    counters: pd.DataFrame
     seconds: float
     left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preflown:
+    """What the preflight came to: what was seen, and its judgement with culprits."""
+
+    seen: Seen
+    reach: Reach
+    findings: tuple[Finding, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """COLUMNS of analysis.reach."""
+        return self.seen.table
 
     def entry(self) -> PreflightEntry:
         """`preflight` of verdict.json."""
@@ -44,8 +73,8 @@ class Preflown:
         entry = {
             "classes": int((kinds == CLASS).sum()),
             "exposures": int((kinds != CLASS).sum()),
-            "left_out": self.left_out,
-            "seconds": round(self.seconds, 3),
+            "left_out": self.seen.left_out,
+            "seconds": round(self.seen.seconds, 3),
             "as_production": self._as_production(),
             "changed": [
                 {
@@ -76,25 +105,49 @@ class Preflown:
 
 def preflown(case: Case, survey: Survey, passes: Mapping[str, Pass]) -> Preflown:
     """The table of all passes so far, judged and blamed; of a run that only has a first pass nothing is judged."""
-    table = disposition_table(case, survey, passes)
-    reach = judge_reach(table, SEVERITIES[case.policy.opened])
-    seconds = sum(made.seconds for made in passes.values())
-    return Preflown(table, reach, _with_culprits(case, survey, passes, table, reach), seconds, survey.left_out)
+    counted = [passes[role].counters for role in ("baseline", "treatment") if role in passes]
+    seen = Seen(
+        disposition_table(survey, passes),
+        tuple(Stood(probe.probe_id, probe.members, probe.origin) for probe in survey.probes),
+        pd.concat(counted, ignore_index=True) if counted else pd.DataFrame(columns=COUNTER_COLUMNS),
+        sum(made.seconds for made in passes.values()),
+        survey.left_out,
+    )
+    return judged_answers(case, seen)
 
 
-def disposition_table(case: Case, survey: Survey, passes: Mapping[str, Pass]) -> pd.DataFrame:
+def judged_answers(case: Tried, seen: Seen) -> Preflown:
+    """What was seen, judged by the policy and blamed; pure, so that a stored run can be judged again."""
+    seen = replace(seen, table=with_wanted(seen.table, case))
+    reach = judge_reach(seen.table, SEVERITIES[case.policy.opened])
+    return Preflown(seen, reach, _with_culprits(case, seen, reach))
+
+
+def disposition_table(survey: Survey, passes: Mapping[str, Pass]) -> pd.DataFrame:
     """COLUMNS of analysis.reach, classes first; without a pass after the change `after` is empty."""
     rows = [_row(probe, passes) for probe in survey.probes]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
+    return with_twins(table)
+
+
+def with_wanted(table: pd.DataFrame, case: Tried) -> pd.DataFrame:
+    """The table with `wanted`: accesses that the policy expects to open, and changes that are declared."""
     expected = [flow_rule(rule) for rule in case.policy.expected]
     named = classified(table.assign(application="", label=""), expected)["flow_class"]
-    return with_twins(table.assign(wanted=(named != OTHER_CLASS).to_numpy()))
+    opens = ((named != OTHER_CLASS) & (table["kind"] != CLASS) & (table["after"] == ACCEPTED)).to_numpy()
+    return table.assign(wanted=opens | explained(table, case.expectations.intents))
 
 
 def restored(passes: Mapping[str, Pass]) -> tuple[bool, str]:
     """Whether the pass after the rollback is like the one before the change, and a sentence that says so."""
     first, last = passes["baseline"].answers, passes["restored"].answers
-    other = [probe for probe, answer in first.items() if answer.disposition != last[probe].disposition]
+    # a router tells few unreachables a second: whether one came is chance where nothing gets through anyway
+    nothing_came = {"denied", "unanswered"}
+    other = [
+        probe
+        for probe, answer in first.items()
+        if answer.disposition != (again := last[probe].disposition) and not {answer.disposition, again} <= nothing_came
+    ]
     if other:
         return False, f"{len(other)} of {len(first)} probes answered otherwise than before the change: {other[0]}"
     return True, f"all {len(first)} probes answered as before the change"
@@ -158,22 +211,20 @@ def _row(probe: Probe, passes: Mapping[str, Pass]) -> tuple[object, ...]:
     )
 
 
-def _with_culprits(
-    case: Case, survey: Survey, passes: Mapping[str, Pass], table: pd.DataFrame, reach: Reach
-) -> tuple[Finding, ...]:
+def _with_culprits(case: Tried, seen: Seen, reach: Reach) -> tuple[Finding, ...]:
     """Blame by the same attribution as a replay's, over the counters of the passes; else the line that was probed."""
-    if not reach.findings or "treatment" not in passes:
-        return tuple(finding for finding, _ in reach.findings)
-    counters = pd.concat([passes[role].counters for role in ("baseline", "treatment")], ignore_index=True)
+    if not reach.findings:
+        return ()
+    table = seen.table
     flows = table.rename(columns={"probe_id": "flow_id"}).assign(outcome=table["before"])
     paths = {str(p): tuple(str(w).split(">")) for p, w in zip(table["probe_id"], table["path"], strict=True) if w}
     asked = [replace(finding, flows=probes) for finding, probes in reach.findings]
-    told = blamed(asked, case.change, case.lab, counters, flows, paths)
-    by_id = {probe.probe_id: probe for probe in survey.probes}
+    told = blamed(asked, case.change, case.lab, seen.counters, flows, paths)
+    by_id = {stood.probe_id: stood for stood in seen.stood}
     return tuple(_finished(finding, [by_id[p] for p in finding.flows], reach) for finding in told)
 
 
-def _finished(finding: Finding, probes: Sequence[Probe], reach: Reach) -> Finding:
+def _finished(finding: Finding, probes: Sequence[Stood], reach: Reach) -> Finding:
     """The captured flows in the place of the probes, and a culprit where only the probe's origin names one."""
     flows = tuple(sorted(flow for probe in probes for flow in probe.members))
     origin = next((probe.origin for probe in probes if probe.origin is not None), None)
