@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -189,9 +189,11 @@ def _planned(question: Question, case: Case) -> Plan:
 def _kept(directory: RunDirectory, runs: Path) -> Path:
     """Finish a run that could not be rolled back: its verdict is on disk, if it got that far; returns where."""
     if (directory.path / "verdict.json").is_file():
-        write_report(directory.path)
         with Catalogue(runs) as catalogue:
             catalogue.conclude(directory.run_id, read_verdict(directory.path).verdict)
+        # nothing may stand before what could not be taken back, not even a page that cannot be made
+        with suppress(Exception):
+            write_report(directory.path)
     return directory.path
 
 
