@@ -22,6 +22,7 @@ class Tally:
     largest: float
     windows: int
     state: str
+    smallest: float = 0.0
 
 
 NOTHING = Tally(0.0, 0.0, 0, "")
@@ -60,8 +61,13 @@ class Ledger:
 
 
 def rose(before: Tally, after: Tally) -> bool:
-    """Whether a counter clearly grew: above every baseline window, and by a tenth of it and one at least."""
-    return after.mean > before.largest and after.mean - before.mean >= max(1.0, 0.1 * before.mean)
+    """Whether a counter clearly grew: above every baseline window, by one at least, and by a tenth of it.
+
+    What was the same in every window before needs no tenth, if it is above that in every window after.
+    """
+    steady = before.windows > 1 and before.smallest == before.largest < after.smallest
+    least = 0.0 if steady else 0.1 * before.mean
+    return after.mean > before.largest and after.mean - before.mean >= max(1.0, least)
 
 
 def number(value: float) -> str:
@@ -81,7 +87,9 @@ def _tallies(counters: pd.DataFrame, role: str) -> dict[Key, Tally]:
         states[key] = (int(window), state if isinstance(state, str) else "")
     last = max((w for w, _ in states.values()), default=0)
     return {
-        key: Tally(sum(seen) / windows, max(seen), len(seen), states[key][1])
+        key: Tally(
+            sum(seen) / windows, max(seen), len(seen), states[key][1], min(seen) if len(seen) == windows else 0.0
+        )
         for key, seen in values.items()
         if key[1] in COUNTED or states[key][0] == last
     }

@@ -101,6 +101,7 @@ def _of_file(scene: Scene, node: str, file: str, part: str, flows: list[str], pl
     old, new = (_parsed(file, part, _texts(files, node)) for files in (scene.before, scene.after))
     gone, stay = _counted(scene, node, file, old, new)
     rising = [hit for hit in stay if hit.effect == "drop" and rose(hit.before, hit.after)]
+    falling = [hit for hit in stay if hit.effect == "drop" and rose(hit.after, hit.before)]
     changed = {(line.sign, line.line): line for line in scene.lines(node, part)}
     found, takers = [], list[Hit]()
     for hit in stay:
@@ -112,7 +113,8 @@ def _of_file(scene: Scene, node: str, file: str, part: str, flows: list[str], pl
             continue
         takers += [hit] * (hit in rising)
         if line is not None:
-            found.append(_gained(scene, hit, line, explained, place))
+            freed = [_told(node, other) for other in falling if hit.effect == "accept"]
+            found.append(_gained(scene, hit, line, explained, place, freed))
         else:
             found.append(_uncovered(scene, node, part, hit, explained, place))
     for hit in gone:
@@ -230,7 +232,9 @@ def _hurt(scene: Scene, node: str, hit: Hit, flows: Sequence[str], version: int 
     )
 
 
-def _gained(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place: int) -> Suspect:
+def _gained(
+    scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place: int, freed: Sequence[str] = ()
+) -> Suspect:
     counted = hit.after.windows > 0
     grown = rose(hit.before, hit.after) or (hit.after.mean > 0 and not hit.before.windows)
     refused = 2 * sum(scene.journeys[f].refused for f in explained) > len(explained)
@@ -239,6 +243,7 @@ def _gained(scene: Scene, hit: Hit, line: Line, explained: frozenset[str], place
         f"{line.node}: {hit.object} matched {number(hit.after.mean)} packets a window after the change,"
         f" {number(hit.before.mean)} before; it matches {len(explained)} of the flows"
     ]
+    said += freed if refused else ()
     errors: list[str] = []
     if hit.effect == "drop" and stops_path_mtu(hit.rule.text):
         said.append(BLACK_HOLE)

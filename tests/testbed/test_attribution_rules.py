@@ -16,7 +16,10 @@ from analysis.verdict import Severity
 from testbed.attribution import blamed
 from testbed.attribution.match import canonical
 from testbed.devices.packet_filter import parse_rules
+from tests.testbed.evidence_lab import RULES, SERVER, change_of, evidence_lab
+from tests.testbed.evidence_lab import TO_WEB as THERE
 from tests.testbed.shop_scene import SHOP, TO_DNS, TO_WEB, counters, edited, finding, flow, rule_hits, shop, table
+from topologies.load import load_lab
 
 FILTER = "fw1/iptables.rules"
 SIX = "fw1/ip6tables.rules"
@@ -243,3 +246,29 @@ def test_hostile_rules_in_the_kernels_own_text_never_break_the_search(text):
 def edited_once():
     with TemporaryDirectory() as folder:
         return blocked(Path(folder))
+
+
+def test_an_accept_moved_above_a_ban_is_blamed_in_its_new_place_by_the_few_packets_more(tmp_path: Path):
+    ban, web = "-A FORWARD -s 198.51.100.7/32 -p tcp -j DROP", "-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT"
+    old, new = (RULES.replace("-A FORWARD -j ACCEPT\n", f"{one}\n{other}\n") for one, other in ((ban, web), (web, ban)))
+    evidence_lab(tmp_path)
+    (tmp_path / "configs" / FILTER).write_text(old)
+    lab = load_lab(tmp_path)
+    change = change_of(lab, "moved", {FILTER: new})
+    two, three = "iptables.rules:filter/FORWARD/2", "iptables.rules:filter/FORWARD/3"
+    nan = float("nan")
+    read = pd.concat(
+        counters(("fw1", "rule", name, "packets", before, after, text, text))
+        for name, before, after, text in (
+            (two, 3, nan, ban),
+            (three, 64, nan, web),
+            (two, nan, 67, web),
+            (three, nan, 0, ban),
+        )
+    )
+    flows = table(flow("a", 80, to=SERVER, outcome="reset"))
+    (told,) = blamed([finding("a")], change, lab, read, flows, {"a": THERE})
+    assert told.blame is not None
+    assert (told.blame.text, told.blame.decided_by) == (web, "counters")
+    assert "67 packets a window after the change, 64 before" in told.blame.evidence[0]
+    assert "took 0 packets a window after the change, 3 before" in told.blame.evidence[1]
