@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs", default=0, type=click.IntRange(0, 16), help="Ask with so many pairs of windows; 0: as whatif does."
 )
+@click.option("--preflight-first", is_flag=True, help="Ask the preflight alone first; replay what it does not fail.")
 @click.option(
     "--seconds",
     default=float("inf"),
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
     "--runs", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
 @AS_JSON
-def mutants_command(only: tuple[str, ...], pairs: int, seconds: float, results: Path, runs: Path, as_json: bool) -> int:
+def mutants_command(
+    only: tuple[str, ...], pairs: int, preflight_first: bool, seconds: float, results: Path, runs: Path, as_json: bool
+) -> int:
     """Change a lab's production files by operators whose harm is known, and ask what would become of the flows."""
     from testbed.bench.mutants.bench import Slice, bench_mutants  # noqa: PLC0415  as the other benches
+    from testbed.bench.mutants.play import Asked  # noqa: PLC0415
 
     progress = Console(stderr=True, highlight=False, quiet=as_json, soft_wrap=True)
-    chosen = Slice(results, runs.absolute(), only, pairs, seconds)
+    chosen = Slice(results, runs.absolute(), only, Asked(pairs, preflight_first), seconds)
     try:
         chosen.chosen()
     except ValueError as unknown:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.bench.mutants.catalogue import DEPOT, MUTANTS
 from testbed.bench.mutants.mutant import Mutant, made
-from testbed.bench.mutants.play import Played, play
+from testbed.bench.mutants.play import Asked, Played, play
 from testbed.bench.mutants.score import Score, result
 from testbed.bench.result import BenchResult
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What is played: names that begin with one of `only`, at most `seconds` long; `pairs` 0 is without pairs."""
+    """What is played: names that begin with one of `only`, at most `seconds` long."""
 
     results: Path
     runs: Path
     only: tuple[str, ...] = ()
-    pairs: int = 0
+    asked: Asked = field(default_factory=Asked)
     seconds: float = float("inf")
 
     def chosen(self) -> list[Mutant]:
@@ -44,7 +44,7 @@ def bench_mutants(slice_: Slice, tell: Callable[[Score], None]) -> tuple[BenchRe
         DEPOT,
         slice_.results,
         slice_.runs,
-        slice_.pairs,
+        slice_.asked,
         slice_.seconds,
         lambda one: tell(score(one)),
     )

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,6 +47,7 @@ class Played(BaseModel):
     mutant: str
     made_of: str
     pairs: int
+    by: Literal["preflight", "replay"] = "replay"
     verdict: str
     reason: str
     exit_code: int
@@ -55,6 +57,14 @@ class Played(BaseModel):
     restored: bool
     seconds: float
     run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a mutant is asked: in so many pairs (0: as whatif does), and whether the preflight's FAIL alone is enough."""
+
+    pairs: int = 0
+    preflight_first: bool = False
 
 
 def earlier(path: Path) -> list[Played]:
@@ -89,7 +99,7 @@ def play(
     lab: Path,
     results: Path,
     runs: Path,
-    pairs: int,
+    asked: Asked,
     seconds: float,
     tell: Callable[[Played], None],
 ) -> list[Played]:
@@ -98,11 +108,11 @@ def play(
     known = {(one.mutant, one.made_of, one.pairs): one for one in earlier(results)}
     found = []
     for case in cases:
-        key = (case.mutant.name, fingerprint(case, lab), pairs)
+        key = (case.mutant.name, fingerprint(case, lab), asked.pairs)
         if key not in known:
             if time.monotonic() - began >= seconds:
                 continue
-            known[key] = _played(case, key[1], lab, runs, pairs)
+            known[key] = _asked(case, key[1], lab, runs, asked)
             results.parent.mkdir(parents=True, exist_ok=True)
             with results.open("a", encoding="utf-8") as file:
                 file.write(known[key].model_dump_json() + "\n")
@@ -111,7 +121,16 @@ def play(
     return found
 
 
-def _played(case: Made, made_of: str, lab: Path, runs: Path, pairs: int) -> Played:
+def _asked(case: Made, made_of: str, lab: Path, runs: Path, asked: Asked) -> Played:
+    if asked.preflight_first:
+        first = _played(case, made_of, lab, runs, ["--preflight-only"])
+        if first.verdict == FAIL:
+            return first.model_copy(update={"pairs": asked.pairs, "by": "preflight"})
+    more = ["--pairs", str(asked.pairs)] if asked.pairs else []
+    return _played(case, made_of, lab, runs, more).model_copy(update={"pairs": asked.pairs})
+
+
+def _played(case: Made, made_of: str, lab: Path, runs: Path, more: Sequence[str]) -> Played:
     began = time.monotonic()
     with TemporaryDirectory(prefix="testbed-mutant-") as folder:
         change = case.write(Path(folder))
@@ -127,7 +146,7 @@ def _played(case: Made, made_of: str, lab: Path, runs: Path, pairs: int) -> Play
             str(runs),
             "--json",
         ]
-        argv += ["--pairs", str(pairs)] if pairs else []
+        argv += more
         done = subprocess.run(argv, capture_output=True, text=True, timeout=LONGEST_S, check=False)
     if not done.stdout:
         raise CommandFailed(case.mutant.name, argv, done.returncode, done.stderr)
@@ -138,7 +157,7 @@ def _played(case: Made, made_of: str, lab: Path, runs: Path, pairs: int) -> Play
     return Played(
         mutant=case.mutant.name,
         made_of=made_of,
-        pairs=pairs,
+        pairs=0,
         verdict=verdict["verdict"],
         reason=verdict["reason"],
         exit_code=done.returncode,

@@ -84,6 +84,7 @@ def result(scores: Sequence[Score]) -> BenchResult:
         "equivalent": float(len(equivalent)),
         "inconclusive": float(sum(one.played.verdict == "INCONCLUSIVE" for one in scores)),
         "not_restored": float(sum(not one.played.restored for one in scores)),
+        "failed_by_preflight_alone": float(sum(one.played.by == "preflight" for one in scores)),
         "seconds": round(sum(one.played.seconds for one in scores), 1),
     }
     for name, part, of in (
