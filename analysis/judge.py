@@ -115,7 +115,7 @@ def _judge(
 ) -> Judgement:
     lack = _lack(kpis, flows, windows, minimum_after)
     if len(windows.baseline) < MINIMUM_WINDOWS or not windows.after:
-        return Judgement(Verdict.INCONCLUSIVE, lack, (), (), {})
+        return Judgement(Verdict.INCONCLUSIVE, lack, (), (), {}, lack)
     roster = Roster.of(flows)
     kpis = kpis[kpis["flow_id"].isin(list(roster.class_of))]
     during = windows_of(kpis, Role.TRANSITION) if transition else ()

@@ -77,7 +77,7 @@ def _result(finding: FindingEntry, place: Place, rules: list[str]) -> dict[str, 
     blame = finding.blame
     gone = "The line that was here is to blame.\n" if place.removed else ""
     region: dict[str, object] = {"startLine": place.line}
-    if blame is not None and blame.text and not place.removed:
+    if blame is not None and blame.text and not place.removed and finding.kpi != EXPECTATION:
         region["snippet"] = {"text": visible(blame.text)}
     named = [] if blame is None else [{"name": visible(blame.object), "fullyQualifiedName": _full(blame)}]
     return {

@@ -170,13 +170,14 @@ def with_findings(judgement: Judgement, found: Sequence[Finding]) -> Judgement:
         verdict, reason = Verdict.FAIL, failures[0].effect
     elif verdict is Verdict.PASS:
         reason += news(more)
-    return replace(judgement, verdict=verdict, reason=reason, findings=tuple(findings))
+    doubt = judgement.doubt or (judgement.reason if judgement.verdict is Verdict.INCONCLUSIVE else "")
+    return replace(judgement, verdict=verdict, reason=reason, findings=tuple(findings), doubt=doubt)
 
 
 def alone(flown: Preflown) -> Judgement:
     """The judgement of a run that was not replayed at length, which says so where it finds nothing."""
     blind = "; load and delays were not looked at" if flown.reach.verdict is Verdict.PASS else ""
-    return Judgement(flown.reach.verdict, flown.reach.reason + blind, flown.findings, (), {})
+    return Judgement(flown.reach.verdict, flown.reach.reason + blind, flown.findings, (), {}, flown.reach.doubt)
 
 
 def _row(probe: Probe, passes: Mapping[str, Pass]) -> tuple[object, ...]:
