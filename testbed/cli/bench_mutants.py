@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "\n"
     "Exit codes: 0 nothing harmful was missed and nothing equivalent failed, 1 otherwise.",
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Mutants whose names begin so; all by default.")
+@click.option("--only", multiple=True, metavar="NAME", help="One mutant, or those whose names begin so.")
 @click.option(
     "--pairs", default=0, type=click.IntRange(0, 16), help="Ask with so many pairs of windows; 0: as whatif does."
 )

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.bench.mutants.bench import Slice
 from testbed.bench.mutants.catalogue import DEPOT, MUTANTS
 from testbed.bench.mutants.lines import ConfigText, NoSuchLine
 from testbed.bench.mutants.mutant import Harm, LinkStep, Made, Mutant, Step, made
@@ -253,3 +254,13 @@ def test_a_mutant_is_played_for_real_and_not_again(tmp_path):
         assert figures["blamed_first_ratio"] == 1.0
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
     assert len(list((tmp_path / "runs").glob("*/verdict.json"))) == 1
+
+
+def test_a_whole_name_is_one_mutant_and_the_order_is_the_one_asked_for(tmp_path):
+    def names(*only):
+        return [one.name for one in Slice(tmp_path / "r", tmp_path, only).chosen()]
+
+    assert names("haproxy-maxconn") == ["haproxy-maxconn"]
+    assert names("mtu", "conntrack-udp-timeout", "mtu-larger") == ["mtu-larger", "conntrack-udp-timeout"]
+    assert names() == [one.name for one in MUTANTS]
+    assert len(names("frr")) == sum(one.family == "frr" for one in MUTANTS)

@@ -15,7 +15,7 @@ from testbed.bench.result import BenchResult
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What is played: names that begin with one of `only`, at most `seconds` long."""
+    """What is played, begun within `seconds`; `only` are whole names or how names begin, and give the order."""
 
     results: Path
     runs: Path
@@ -24,12 +24,19 @@ class Slice:
     seconds: float = float("inf")
 
     def chosen(self) -> list[Mutant]:
-        """The mutants of this slice, in the catalogue's order; ValueError where a beginning fits none."""
-        idle = [begin for begin in self.only if not any(one.name.startswith(begin) for one in MUTANTS)]
-        if idle:
-            families = ", ".join(dict.fromkeys(one.family for one in MUTANTS))
-            raise ValueError(f"no mutant begins with {idle[0]!r}; families: {families}")
-        return [one for one in MUTANTS if not self.only or one.name.startswith(self.only)]
+        """The mutants of this slice; ValueError where a word fits none."""
+        if not self.only:
+            return list(MUTANTS)
+        return list({one.name: one for word in self.only for one in _called(word)}.values())
+
+
+def _called(word: str) -> list[Mutant]:
+    whole = [one for one in MUTANTS if one.name == word]
+    found = whole or [one for one in MUTANTS if one.name.startswith(word)]
+    if not found:
+        families = ", ".join(dict.fromkeys(one.family for one in MUTANTS))
+        raise ValueError(f"no mutant begins with {word!r}; families: {families}")
+    return found
 
 
 def bench_mutants(slice_: Slice, tell: Callable[[Score], None]) -> tuple[BenchResult, Sequence[Score]]:
