@@ -6,9 +6,12 @@ May not know how a number was measured or judged.
 from __future__ import annotations
 
 import math
+import re
 
-from analysis.kpi import Kpi
+from analysis.disposition import AS_EXPECTED
+from analysis.kpi import KPIS, Kpi
 
+_BEHIND = re.compile(r"; on average [^()]*\(90 % interval [^()]*\)")
 _STEPS = {
     "ns": ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")),
     "bps": ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s")),
@@ -38,7 +41,8 @@ def percent(before: float, after: float, deviation: float) -> str:
         return ""
     if deviation < 0.05:
         return "±0 %"
-    return f"{'+' if after >= before else '−'}{_digits(deviation)} %"
+    size = f"{deviation:,.0f}" if deviation >= 1000 else _digits(deviation)
+    return f"{'+' if after >= before else '−'}{size} %"
 
 
 def moved(subject: str, kpi: Kpi, before: float, after: float, deviation: float, *, tail: bool = False) -> str:
@@ -47,6 +51,17 @@ def moved(subject: str, kpi: Kpi, before: float, after: float, deviation: float,
     share = percent(before, after, deviation)
     text = f"{subject} {kpi.label}{where} {quantity(before, kpi.unit)} → {quantity(after, kpi.unit)}"
     return f"{text} ({share})" if share else text
+
+
+def kpi_label(name: str, *, tail: bool = False) -> str:
+    """ "response time", "response time of the slowest tenth"; a KPI that nobody knows is told by its own name."""
+    kpi = AS_EXPECTED if name == AS_EXPECTED.name else KPIS.get(name)
+    return (kpi.label if kpi else name) + (" of the slowest tenth" if tail else "")
+
+
+def in_short(sentence: str) -> str:
+    """A sentence about an effect without its averages, interval and limit: who moved, from where to where."""
+    return _BEHIND.sub("", sentence)
 
 
 def plural(count: int, noun: str) -> str:

@@ -14,11 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.kpi import KPIS
+from analysis.pairs.design import FLOOR
 from analysis.words import percent, plural, quantity
-from testbed.verdict_file import ClassEntry, ExpectationEntry, FindingEntry, VerdictFile, number
+from testbed.advice import next_steps, telling
+from testbed.report.effect_rows import effect_row, gravest_first
+from testbed.report.paired import certain, headline, is_flaky, reach
+from testbed.verdict_file import ClassEntry, ExpectationEntry, FindingEntry, PairedEntry, VerdictFile, number
 from testbed.visible import one_line
 
-CAUSES, FINDINGS, CLASSES, REASONS = 3, 5, 8, 3
+CAUSES, FINDINGS, CLASSES, REASONS, EFFECTS, STEPS = 3, 5, 8, 3, 6, 4
 _TONE = {"PASS": "green", "INCONCLUSIVE": "yellow", "FAIL": "red", "WARN": "yellow", "INFO": "dim"}
 _SIGN = {"PASS": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 _SHOWN_KPIS = ("response_ns",)
@@ -35,11 +39,17 @@ def print_summary(verdict: VerdictFile, report: Path | None, console: Console | 
 
 def summary(verdict: VerdictFile, report: Path | None) -> RenderableType:
     """The summary as something that rich can print."""
-    parts: list[RenderableType] = [_headline(verdict), Text(one_line(verdict.reason), style="bold"), Text("")]
+    parts: list[RenderableType] = [_headline(verdict), Text(one_line(headline(verdict)), style="bold"), Text("")]
+    parts += _next(verdict)
     parts += _causes(verdict)
-    parts += _findings(verdict)
+    told = [_findings(verdict), _effects(verdict)]
+    if verdict.paired is not None and not any(one.verdict == "FAIL" for one in certain(verdict.findings)):
+        told.reverse()
+    parts += [part for block in told for part in block]
     parts += _classes(verdict)
-    parts += list(_facts(verdict, report))
+    parts += list(_facts(verdict))
+    if report is not None:
+        parts.append(Text(f"{'Report':<11}", style="dim") + Text(str(report), style="default"))
     return Group(*parts)
 
 
@@ -70,20 +80,49 @@ def _causes(verdict: VerdictFile) -> list[RenderableType]:
         if blame.text:
             lines.append(Text(f"       {one_line(blame.text)}", style=_TONE["FAIL"]))
         if blame.evidence:
-            lines.append(Text(f"       {one_line(blame.evidence[0])}", style="dim"))
+            lines.append(_under(Text(one_line(blame.evidence[0]), style="dim")))
     if len(verdict.blamed) > CAUSES:
         lines.append(Text(f"       and {plural(len(verdict.blamed) - CAUSES, 'more cause')}", style="dim"))
     return [*lines, Text("")] if lines else []
 
 
+def _next(verdict: VerdictFile) -> list[RenderableType]:
+    steps = next_steps(verdict)
+    lines: list[RenderableType] = []
+    for index, step in enumerate(steps[:STEPS]):
+        lines.append(_under(Text(one_line(step)), Text("Next" if index == 0 else "", style="bold")))
+    return [*lines, Text("")] if lines else []
+
+
 def _findings(verdict: VerdictFile) -> list[RenderableType]:
     told = [finding for finding in verdict.findings if finding.verdict != "INFO"]
+    if verdict.paired is not None:
+        told = list(certain(told))
     if not told or (len(told) == 1 and told[0].effect == verdict.reason):
         return []
     lines: list[RenderableType] = [_finding(finding) for finding in told[:FINDINGS]]
     if len(told) > FINDINGS:
         lines.append(Text(f"       and {plural(len(told) - FINDINGS, 'more finding')}", style="dim"))
     return [*lines, Text("")]
+
+
+def _effects(verdict: VerdictFile) -> list[RenderableType]:
+    """The KPIs that are worse or in doubt, a line each: on average, the interval, and how far it was allowed to go."""
+    told = gravest_first(telling(verdict))
+    if not told:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("KPI", "On average", "Interval", "Limit"):
+        table.add_column(name, no_wrap=name != "KPI")
+    for one in told[:EFFECTS]:
+        row = effect_row(one, lambda flow: f"flow {flow}")
+        tone = "FAIL" if one.answer == "inferior" else "INCONCLUSIVE"
+        who = Text(f"{_SIGN[tone]} ", style=_TONE[tone]) + Text(one_line(f"{row.subject} {row.kpi}"), style="default")
+        table.add_row(who, row.means, row.interval, row.limit)
+    parts: list[RenderableType] = [table]
+    if len(told) > EFFECTS:
+        parts.append(Text(f"and {plural(len(told) - EFFECTS, 'more KPI')}", style="dim"))
+    return [*parts, Text("")]
 
 
 def _finding(finding: FindingEntry) -> Text:
@@ -94,7 +133,7 @@ def _finding(finding: FindingEntry) -> Text:
 
 def _classes(verdict: VerdictFile) -> list[RenderableType]:
     affected = [one for one in verdict.classes if one.verdict != "PASS"]
-    if not affected:
+    if not affected or verdict.paired is not None:
         return []
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in ("Class", "Priority", "As captured"):
@@ -137,7 +176,7 @@ def _move(one: ClassEntry, name: str) -> Text:
     return Text(f"{text} ({share})" if share else text)
 
 
-def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
+def _facts(verdict: VerdictFile) -> Iterator[RenderableType]:
     rollback, instrument = verdict.rollback, verdict.instrument
     if rollback.restored and not rollback.done:
         yield _fact("Rollback", "not needed", rollback.detail, bad=False)
@@ -149,6 +188,8 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         yield _fact("Rollback", "done, network as before", "", bad=False)
     if not instrument.valid and verdict.windows:
         yield _fact("Instrument", "not valid", instrument.reason, bad=True)
+    if verdict.paired is not None:
+        yield from _paired(verdict, verdict.paired)
     if verdict.expectations:
         yield _expected(verdict.expectations)
     if verdict.preflight is not None:
@@ -171,11 +212,38 @@ def _facts(verdict: VerdictFile, report: Path | None) -> Iterator[Text]:
         yield _fact("Left out", plural(sum(verdict.left_out.values()), "captured flow"), reasons + more, bad=False)
     if verdict.timings.total_s is not None:
         yield _fact("Took", f"{verdict.timings.total_s:.0f} s", "", bad=False)
-    if report is not None:
-        yield _fact("Report", str(report), "", bad=False)
 
 
-def _expected(told: Sequence[ExpectationEntry]) -> Text:
+def _paired(verdict: VerdictFile, paired: PairedEntry) -> Iterator[RenderableType]:
+    yield from _paired_classes(verdict.classes if paired.pairs else ())
+    lost = f"{plural(len(paired.lost), 'window')} not counted, {paired.lost[0].reason}" if paired.lost else ""
+    yield _fact("Pairs", f"{paired.pairs} judged", lost, bad=False)
+    for reason in paired.invalid[:REASONS]:
+        yield _fact("Invalid", reason, "", bad=True)
+    told = reach(paired)
+    if told and paired.pairs >= FLOOR:
+        yield _fact("Smallest", told, "found four times of five", bad=False)
+    flaky = {flow for finding in verdict.findings if is_flaky(finding) for flow in finding.flows}
+    if flaky:
+        names = ", ".join(sorted(flaky)[:REASONS])
+        more = f" and {len(flaky) - REASONS} more" if len(flaky) > REASONS else ""
+        yield _fact("Flaky", plural(len(flaky), "flow"), f"{names}{more}, not judged one by one", bad=False)
+    flows = {one.flow_id for one in paired.suspects} | {one.flow_id for one in paired.odd}
+    if flows:
+        yield _fact("Suspects", plural(len(flows), "flow"), "triage, does not gate", bad=False)
+
+
+def _paired_classes(classes: Sequence[ClassEntry]) -> Iterator[RenderableType]:
+    """Which classes are worse and which undecided; how their flows end and their KPIs stand above."""
+    for word, verdict in (("worse", "FAIL"), ("undecided", "INCONCLUSIVE")):
+        hit = [f"{one.flow_class} ({one.priority})" for one in classes if one.verdict == verdict]
+        more = f" and {len(hit) - CLASSES} more" if len(hit) > CLASSES else ""
+        if hit:
+            state = f"{len(hit)} of {len(classes)} {word}"
+            yield _fact("Classes", state, ", ".join(hit[:CLASSES]) + more, bad=False)
+
+
+def _expected(told: Sequence[ExpectationEntry]) -> RenderableType:
     """How many of the declared changes are so, and what became of waivers."""
     declared = [one for one in told if one.kind != "waiver"]
     met = sum(one.state == "met" for one in declared)
@@ -187,9 +255,17 @@ def _expected(told: Sequence[ExpectationEntry]) -> Text:
     return _fact("Expected", state, ", ".join(others[:CLASSES]) + more, bad=bad)
 
 
-def _fact(name: str, state: str, detail: str, *, bad: bool) -> Text:
-    line = Text(f"{name:<11}", style="dim")
-    line.append(one_line(state), style="bold red" if bad else "default")
+def _fact(name: str, state: str, detail: str, *, bad: bool) -> RenderableType:
+    line = Text(one_line(state), style="bold red" if bad else "default")
     if detail:
         line.append(f": {one_line(detail)}", style="default")
-    return line
+    return _under(line, Text(name, style="dim"), 11)
+
+
+def _under(line: Text, name: Text | None = None, width: int = 7) -> Table:
+    """A line whose continuations stand below its beginning, behind a name or behind nothing."""
+    row = Table.grid()
+    row.add_column(width=width)
+    row.add_column(overflow="fold")
+    row.add_row(name or Text(""), line)
+    return row

@@ -15,8 +15,10 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.words import in_short
 from testbed.report.page import read_page
 from testbed.store import RunDirectory
+from testbed.verdict_file import VerdictFile
 from testbed.visible import visible
 
 NAME = "report.html"
@@ -27,19 +29,22 @@ def write_report(run: Path) -> Path:
     return RunDirectory(run).write_text(NAME, render(run))
 
 
-def render(run: Path) -> str:
-    """The page as text."""
+def render(run: Path, judged_again: VerdictFile | None = None) -> str:
+    """The page as text, of the run's own verdict or of one that it was given later."""
     script = _source("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     template = _environment().get_template("report.html.j2")
     return template.render(
-        page=read_page(run), style=Markup(_source("report.css")), script=Markup(script), script_digest=digest
+        page=read_page(run, judged_again),
+        style=Markup(_source("report.css")),
+        script=Markup(script),
+        script_digest=digest,
     )
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,
         undefined=StrictUndefined,
@@ -47,6 +52,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
+    environment.filters["in_short"] = in_short
+    return environment
 
 
 def _shown(value: object) -> object:

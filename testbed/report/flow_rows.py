@@ -6,7 +6,7 @@ May not know HTML or how findings came about.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,13 @@ def flow_rows(run: RunDirectory, verdict: VerdictFile) -> tuple[tuple[FlowRow, .
         flows, kpis = run.read_table("flows"), run.read_table("kpis")
     except FileNotFoundError:
         return (), 0
-    flows = flows[flows["flow_id"].isin(list(severity))]
-    kpis = kpis[kpis["flow_id"].isin(list(severity))]
+    affected = [r for r in flows.to_dict("records") if str(r["flow_id"]) in severity]
+    affected.sort(key=lambda record: _gravity(record, severity))
+    shown = affected[:LIMIT]
+    kpis = kpis[kpis["flow_id"].isin([record["flow_id"] for record in shown])]
     endings = {role: _endings(kpis, role) for role in ("baseline", "treatment")}
     rows = []
-    for record in flows.to_dict("records"):
+    for record in shown:
         flow = str(record["flow_id"])
         before, _ = endings["baseline"].get(flow, ("-", ""))
         after, error = endings["treatment"].get(flow, ("-", ""))
@@ -65,7 +67,7 @@ def flow_rows(run: RunDirectory, verdict: VerdictFile) -> tuple[tuple[FlowRow, .
                 flow_class=str(record.get("flow_class", "")),
                 priority=priority,
                 rank=_RANK.get(priority, 2),
-                protocol=_PROTOCOLS.get(record.get("protocol"), str(record.get("protocol", ""))),
+                protocol=_protocol(record),
                 source=_end(record.get("source_address"), record.get("source_port")),
                 destination=_end(record.get("destination_address"), record.get("destination_port")),
                 label=str(record.get("label") or ""),
@@ -75,8 +77,33 @@ def flow_rows(run: RunDirectory, verdict: VerdictFile) -> tuple[tuple[FlowRow, .
                 severity=severity[flow],
             )
         )
-    rows.sort(key=lambda row: (row.severity != "FAIL", row.rank, row.flow_class, row.flow_id))
-    return tuple(rows[:LIMIT]), max(0, len(rows) - LIMIT)
+    return tuple(rows), max(0, len(affected) - LIMIT)
+
+
+def flow_names(run: RunDirectory, flows: Collection[str]) -> Mapping[str, str]:
+    """Who these flows are: "tcp 198.51.100.7:3301 → 203.0.113.10:443 (checkout)"; without a table nobody is known."""
+    if not flows:
+        return {}
+    try:
+        table = run.read_table("flows")
+    except FileNotFoundError:
+        return {}
+    return {str(r["flow_id"]): _name(r) for r in table[table["flow_id"].isin(list(flows))].to_dict("records")}
+
+
+def _name(record: Mapping[Hashable, object]) -> str:
+    ends = [_end(record.get(f"{end}_address"), record.get(f"{end}_port")) for end in ("source", "destination")]
+    return f"{_protocol(record)} {' → '.join(ends)} ({record.get('flow_class', '')})"
+
+
+def _protocol(record: Mapping[Hashable, object]) -> str:
+    return _PROTOCOLS.get(record.get("protocol"), str(record.get("protocol", "")))
+
+
+def _gravity(record: Mapping[Hashable, object], severity: Mapping[str, str]) -> tuple[bool, int, str, str]:
+    flow = str(record["flow_id"])
+    rank = _RANK.get(str(record.get("priority", "normal")), 2)
+    return severity[flow] != "FAIL", rank, str(record.get("flow_class", "")), flow
 
 
 def _endings(kpis: pd.DataFrame, role: str) -> dict[str, tuple[str, str]]:

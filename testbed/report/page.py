@@ -13,16 +13,19 @@ from pathlib import Path
 from analysis.compare import deviation_percent
 from analysis.disposition import AS_EXPECTED
 from analysis.kpi import KPIS
-from analysis.words import percent, quantity
+from analysis.words import kpi_label, percent, quantity
+from testbed.advice import next_steps
 from testbed.report.diff import Hunk, hunk_around, hunk_of_lines
-from testbed.report.flow_rows import FlowRow, flow_rows
+from testbed.report.effect_rows import x_of
+from testbed.report.flow_rows import FlowRow, flow_names, flow_rows
+from testbed.report.paired import PairedPage, certain, headline, is_flaky, is_triage, paired_page
 from testbed.report.preflight_rows import PreflightTable, preflight_table
 from testbed.report.timeline import Timeline, timeline
 from testbed.store import RunDirectory
 from testbed.verdict_file import FindingEntry, KpiEntry, VerdictFile, number, read_verdict
 
 DIFF = "change.diff"
-LABELS: Mapping[str, str] = {name: kpi.label for name, kpi in KPIS.items()} | {AS_EXPECTED.name: "ends as captured"}
+_LABELS: Mapping[str, str] = {AS_EXPECTED.name: "ends as captured"}
 _STEPS = ("validate", "build", "converge", "preflight", "replay", "judge", "report", "teardown")
 
 
@@ -70,6 +73,9 @@ class Page:
     """Everything the template needs."""
 
     verdict: VerdictFile
+    headline: str
+    steps_to_take: tuple[str, ...]
+    paired: PairedPage | None
     causes: tuple[Cause, ...]
     findings: tuple[FindingEntry, ...]
     notes: tuple[FindingEntry, ...]
@@ -84,22 +90,33 @@ class Page:
     inputs: tuple[tuple[str, str], ...]
     way_back: tuple[str, ...]
     """Files of the run directory that hold the inverse change, for production."""
+    zero_x: float = x_of(0.0)
+    limit_x: float = x_of(1.0)
 
 
-def read_page(run: Path) -> Page:
-    """Gather the page; FileNotFoundError without a `verdict.json`, pydantic.ValidationError when it is none."""
+def read_page(run: Path, judged_again: VerdictFile | None = None) -> Page:
+    """Gather the page; FileNotFoundError without a `verdict.json`, pydantic.ValidationError when it is none.
+
+    `judged_again` stands in the place of the run's own verdict.
+    """
     directory = RunDirectory(run)
-    verdict = read_verdict(run)
+    verdict = read_verdict(run) if judged_again is None else judged_again
     rows, left_out = flow_rows(directory, verdict)
+    names = flow_names(directory, _flows_named(verdict))
+    paired = paired_page(verdict, lambda flow: names.get(flow, flow))
+    findings, notes = _findings(verdict)
     columns = tuple(name for name in (AS_EXPECTED.name, *KPIS) if any(name in one.kpis for one in verdict.classes))
     return Page(
         verdict=verdict,
+        headline=headline(verdict),
+        steps_to_take=next_steps(verdict),
+        paired=paired,
         causes=_causes(directory, verdict),
-        findings=tuple(finding for finding in verdict.findings if finding.verdict != "INFO"),
-        notes=tuple(finding for finding in verdict.findings if finding.verdict == "INFO"),
+        findings=findings,
+        notes=notes,
         flows=rows,
         flows_left_out=left_out,
-        columns=tuple(LABELS.get(name, name) for name in columns),
+        columns=tuple(_LABELS.get(name, kpi_label(name)) for name in columns),
         classes=tuple(
             ClassRow(
                 one.flow_class,
@@ -113,13 +130,31 @@ def read_page(run: Path) -> Page:
         preflight=preflight_table(directory, verdict),
         timeline=timeline(verdict.windows),
         noise=tuple(
-            (LABELS.get(name, name), f"{number(share):.1f} %")
+            (_LABELS.get(name, kpi_label(name)), f"{number(share):.1f} %")
             for name, share in verdict.instrument.noise_percent.items()
         ),
         steps=_steps(verdict),
         inputs=_inputs(directory),
         way_back=_way_back(run),
     )
+
+
+def _findings(verdict: VerdictFile) -> tuple[tuple[FindingEntry, ...], tuple[FindingEntry, ...]]:
+    """What gates and the notes; in pairs without those that have a section of their own."""
+    notes = tuple(finding for finding in verdict.findings if finding.verdict == "INFO")
+    if verdict.paired is None:
+        return tuple(finding for finding in verdict.findings if finding.verdict != "INFO"), notes
+    return certain(verdict.findings), tuple(one for one in notes if not is_triage(one) and not is_flaky(one))
+
+
+def _flows_named(verdict: VerdictFile) -> frozenset[str]:
+    """The flows that sections about pairs name one by one."""
+    if verdict.paired is None:
+        return frozenset()
+    entry = verdict.paired
+    flaky = (flow for finding in verdict.findings if is_flaky(finding) for flow in finding.flows)
+    effects = (one.subject for one in entry.effects if one.scope == "flow")
+    return frozenset([*flaky, *effects, *(s.flow_id for s in entry.suspects), *(o.flow_id for o in entry.odd)])
 
 
 def _way_back(run: Path) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ WIDTH, LEFT, RIGHT = 960.0, 64.0, 12.0
 BARS_TOP, BARS_BASE = 26.0, 126.0
 DOTS_TOP, DOTS_BASE = 178.0, 248.0
 HEIGHT = 296.0
+ROOMY = 16
+"""With more windows than this their values stand in the table only: beside each other they would not be legible."""
+_LEAST_LABEL = 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class Timeline:
     path: str
     top_flows: int
     top_response: str
+    roomy: bool
+    every: int
+    """Of so many windows one has its number below it."""
     width: float = WIDTH
     height: float = HEIGHT
 
@@ -79,7 +85,15 @@ def timeline(windows: Sequence[WindowEntry]) -> Timeline:
                 dot_y=None if dot is None else round(dot, 1),
             )
         )
-    return Timeline(tuple(marks), _spans(marks, step), _path(marks), most, quantity(top, "ns") if top else "")
+    return Timeline(
+        tuple(marks),
+        _spans(marks, step),
+        _path(marks),
+        most,
+        quantity(top, "ns") if top else "",
+        roomy=len(marks) <= ROOMY,
+        every=max(1, math.ceil(2 * _LEAST_LABEL / step)),
+    )
 
 
 def _spans(marks: Sequence[Mark], step: float) -> tuple[tuple[str, float, float], ...]:

@@ -17,7 +17,8 @@
       row.hidden = !fits;
       shown += fits ? 1 : 0;
     }
-    told.textContent = shown === rows.length ? `${rows.length} flows` : `${shown} of ${rows.length} flows`;
+    const all = rows.length === 1 ? "1 flow" : `${rows.length} flows`;
+    told.textContent = shown === rows.length ? all : `${shown} of ${all}`;
   };
   const collator = new Intl.Collator("en", { numeric: true });
   const key = (row, column) => row.cells[column].dataset.sort || row.cells[column].textContent.trim();
