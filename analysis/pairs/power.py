@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis.compare import deviation_percent
+from analysis.pairs.chance import by_chance, worsened
 from analysis.pairs.effects import rounded
 from analysis.pairs.hierarchy import Level, Subject
-from analysis.pairs.margins import moved_by
+from analysis.pairs.margins import Scale, moved_by, scale_of
 from analysis.pairs.signflip import Block, flips, needed_worsening
 from analysis.verdict import Json
 
@@ -25,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 POWER = 0.8
 _DRAWS, _LEAST_DRAWS = 300, 20
 _CELLS = 40_000_000
+_CHANCE_STEPS = 3
+"""How often the noise of counts is taken anew at the effect found last: it depends on the effect itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Smallest:
         if math.isinf(self.worsening):
             return math.inf
         subject = self.subject
+        if scale_of(self.level.kpi) is not Scale.LOG:
+            return worsened(self.level.kpi, subject.baseline, self.worsening, subject.trials)
         return moved_by(self.level.kpi, subject.baseline, self.worsening, subject.trials, self.level.offset)
 
     @property
@@ -81,18 +86,41 @@ def smallest_effects(levels: Sequence[Level], pairs: int, alpha: float, seed: in
         )
     random = np.random.default_rng(seed)
     signs = flips(pairs, seed)
-    noises = [_Noise.of(level.block) for level in levels]
+    noises = as_is = [_Noise.of(level.block) for level in levels]
     cells = len(signs) * max(sum(len(level.subjects) for level in levels), 1)
-    drawn = [
-        needed_worsening([noise.drawn(pairs, random) for noise in noises], signs, alpha)
-        for _ in range(int(np.clip(_CELLS // cells, _LEAST_DRAWS, _DRAWS)))
-    ]
+    draws = int(np.clip(_CELLS // cells, _LEAST_DRAWS, _DRAWS))
+    counted = any(scale_of(level.kpi) is not Scale.LOG for level in levels)
+    needed: list[Floats] = []
+    for step in range(1 + _CHANCE_STEPS * counted):
+        if step:
+            noises = [
+                one.with_chance(_chance(*two)) for one, two in zip(as_is, zip(levels, needed, strict=True), strict=True)
+            ]
+        last = step == _CHANCE_STEPS * counted
+        drawn = [
+            needed_worsening([noise.drawn(pairs, random) for noise in noises], signs, alpha)
+            for _ in range(draws if last else max(_LEAST_DRAWS, draws // 6))
+        ]
+        needed = [np.quantile(np.array([draw[at] for draw in drawn]), POWER, axis=0) for at in range(len(levels))]
+    return tuple(
+        Smallest(level, subject, float(worsening), float(margin))
+        for level, own in zip(levels, needed, strict=True)
+        for subject, worsening, margin in zip(level.subjects, own, level.block.margins, strict=True)
+    )
+
+
+def _chance(level: Level, worsenings: Floats) -> Floats:
+    """The variance on the scale, by subject, of what one window counts when it has worsened by so much; else 0.
+
+    That no packet was lost in the windows as is says nothing of how unevenly a few will be.
+    """
+    if scale_of(level.kpi) is Scale.LOG:
+        return np.zeros(len(worsenings))
     found = []
-    for number, level in enumerate(levels):
-        needed = np.quantile(np.array([draw[number] for draw in drawn]), POWER, axis=0)
-        for subject, worsening, margin in zip(level.subjects, needed, level.block.margins, strict=True):
-            found.append(Smallest(level, subject, float(worsening), float(margin)))
-    return tuple(found)
+    for subject, worsening in zip(level.subjects, worsenings.tolist(), strict=True):
+        value = worsened(level.kpi, subject.baseline, worsening, subject.trials)
+        found.append(by_chance(level.kpi, value, subject.trials)[1])
+    return np.array(found)
 
 
 def per_kpi(found: Sequence[Smallest]) -> Mapping[str, tuple[Smallest, Smallest]]:
@@ -138,6 +166,11 @@ class _Noise:
             together = float(np.mean((with_zeros / deviations[moving, None]).mean(axis=0) ** 2))
             shared = float(np.clip((together - 1 / rows) / (1 - 1 / rows), 0.0, 1.0))
         return cls(deviations, shared, block.margins, block.multipliers)
+
+    def with_chance(self, variances: Floats) -> _Noise:
+        """With the changed arm as uneven as chance makes it; half of what was seen as is was that arm's own."""
+        larger = np.sqrt(np.maximum(self.deviations**2, self.deviations**2 / 2 + variances))
+        return replace(self, deviations=larger)
 
     def drawn(self, pairs: int, random: np.random.Generator) -> Block:
         own = random.standard_normal((len(self.deviations), pairs)) * math.sqrt(1 - self.shared)

@@ -6,6 +6,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis.kpi import KPIS
 from analysis.pairs.hierarchy import Level, Subject
+from analysis.pairs.margins import margins, scaled
 from analysis.pairs.power import pairs_within, per_kpi, smallest_effects
 from analysis.pairs.signflip import Block, answers, flips
 from analysis.verdict import Scope
@@ -42,6 +43,20 @@ def test_it_is_found_four_times_out_of_five():
         worse[0] += worsening
         found += answers([level(worse, margin).block], signs, 0.025)[0].p_inferior[0] <= 0.025
     assert 0.68 < found / 200 < 0.92
+
+
+def test_loss_where_none_was_seen_is_told_with_the_chance_of_so_few_packets():
+    loss, trials, pairs = KPIS["loss_ratio"], 40.0, 8
+    subject = Subject(Scope.CLASS, "dns", "normal", 10, 0.0, 0.0, 0.0, 0.01, trials)
+    margin = float(margins(loss, loss.tolerance, np.array([0.0]), trials=trials)[0])
+    still = Level(loss, False, 0.0, (subject,), Block(np.zeros((1, 20)), np.array([margin]), np.ones(1)))
+    [told] = smallest_effects([still], pairs, 0.05, 0)
+    random, signs, found = np.random.default_rng(3), flips(pairs, 0), 0
+    for _ in range(200):
+        lost = random.binomial(int(trials), told.value, (1, pairs)) / trials
+        worse = scaled(loss, lost, trials) - scaled(loss, np.zeros((1, pairs)), trials)
+        found += answers([Block(worse, np.array([margin]), np.ones(1))], signs, 0.05)[0].p_inferior[0] <= 0.05
+    assert 0.65 < found / 200 < 0.95
 
 
 def test_more_pairs_see_less():
