@@ -22,7 +22,7 @@ SPARE_PAIRS = 1.0
 
 The instrument decides that, not a KPI; whether it hits one arm more than the other is asked when the run is judged.
 """
-OVER = 1.25
+OVER = 1.5
 """The fewest pairs are played though they exceed the budget by so much: an answer is worth more than the seconds."""
 
 
