@@ -81,6 +81,8 @@ def _causes(verdict: VerdictFile) -> list[RenderableType]:
             lines.append(Text(f"       {one_line(blame.text)}", style=_TONE["FAIL"]))
         if blame.evidence:
             lines.append(_under(Text(one_line(blame.evidence[0]), style="dim")))
+        if blame.known_by:
+            lines.append(_under(Text(blame.known_by, style="dim")))
     if len(verdict.blamed) > CAUSES:
         lines.append(Text(f"       and {plural(len(verdict.blamed) - CAUSES, 'more cause')}", style="dim"))
     return [*lines, Text("")] if lines else []

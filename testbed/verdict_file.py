@@ -55,6 +55,16 @@ class ChangeEntry(_Part):
     lines: tuple[ChangedLine, ...] = ()
 
 
+KNOWN_BY = {
+    "trace": "shown by the kernel's trace of one flow",
+    "counters": "shown by counters before and after",
+    "checker": "told by the node itself",
+    "probe": "shown by a probe of this line",
+    "diff": "a guess: no counter tells",
+}
+"""What stands for `decided_by` where people read."""
+
+
 class BlameEntry(_Part):
     """The object that did it, the line it was written on, and evidence."""
 
@@ -66,6 +76,12 @@ class BlameEntry(_Part):
     evidence: tuple[str, ...] = ()
     decided_by: Literal["", "trace", "counters", "checker", "probe", "diff"] = ""
     in_change: bool = True
+
+    @property
+    def known_by(self) -> str:
+        """How it is known, for people, and that it is no line of the change; empty where an older run does not say."""
+        told = KNOWN_BY.get(self.decided_by, "")
+        return told if self.in_change else "; ".join(filter(None, ("not part of the change", told)))
 
 
 class FindingEntry(_Part):
