@@ -9,7 +9,10 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from analysis.detect.port import Detector
+import numpy as np
+import numpy.typing as npt
+
+from analysis.detect.port import Detector, Floats
 
 ALARM = 0.5
 """A score as high as this is an alarm that begins in this row; every other row scores below."""
@@ -34,11 +37,16 @@ class AlarmRule:
     quiet: float = 0.03
     agree: int = 1
     among: int = 1
-    recovery: int = 1
+    recovery: int = 6
 
     def threshold(self, rows: int) -> float:
         """How much evidence it takes after so many rows."""
         return self.evidence + self.tightening * math.log(max(rows, _LEAST_ROWS) / _REFERENCE_ROWS)
+
+    def thresholds(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """The same for many at once."""
+        known: Floats = np.log(np.maximum(rows, _LEAST_ROWS) / _REFERENCE_ROWS)
+        return self.evidence + self.tightening * known
 
 
 class Alarms:

@@ -30,6 +30,7 @@ class _Plane:
     def distances(self, vectors: Floats) -> tuple[Floats, Floats]:
         """T² and Q of rows of vectors."""
         inside = vectors - self.mean
+        inside[np.abs(inside) <= _ROUNDING * (np.abs(vectors) + np.abs(self.mean))] = 0.0
         inside /= self.scale
         whole = np.einsum("ij,ij->i", inside, inside)
         along = inside @ self.plain_axes.T
@@ -74,11 +75,15 @@ class Subspace:
         scale = np.full(vectors.shape[1], vectors.std()) if self._alike else vectors.std(axis=0)
         mean = vectors.mean(axis=0)
         scale[scale <= _ROUNDING * np.abs(vectors).max(initial=0.0)] = 1.0
-        model = PCA(self._components, svd_solver="covariance_eigh").fit((vectors - mean) / scale)
+        centred = (vectors - mean) / scale
+        if np.abs(centred).max(initial=0.0) <= _ROUNDING:  # nothing ever moved: whatever moves is off the plane
+            still = np.zeros((self._components, vectors.shape[1]))
+            return _Plane(mean, scale, still, still, 1.0, _ROUNDING)
+        model = PCA(self._components, svd_solver="covariance_eigh").fit(centred)
         spread = np.sqrt(np.maximum(model.explained_variance_, _ROUNDING))
-        plane = _Plane(mean, scale, model.components_ / spread[:, None], model.components_, 1.0, 1.0)
-        inside, off = plane.distances(vectors)
-        return _Plane(mean, scale, plane.axes, plane.plain_axes, _limit(inside), _limit(off))
+        axes = model.components_ / spread[:, None]
+        inside, off = _Plane(mean, scale, axes, model.components_, 1.0, 1.0).distances(vectors)
+        return _Plane(mean, scale, axes, model.components_, _limit(inside), _limit(off))
 
 
 def _limit(distances: Floats) -> float:

@@ -63,7 +63,7 @@ class Settings:
     """
 
     pace: Pace = field(default_factory=Pace)
-    rule: AlarmRule = field(default_factory=lambda: AlarmRule(4.5))
+    rule: AlarmRule = field(default_factory=lambda: AlarmRule(4.1))
     memory: int = 20_000
     seed: int = 0
 
@@ -108,11 +108,15 @@ class Evidence:
 
     def score_one(self, given: Reading) -> float | None:
         """None where nothing was measured, and until three detectors have warmed up."""
+        said = [score for score in self.said(given).values() if score is not None]
+        return sum(said) / len(said) if len(said) >= LEAST_VOICES else None
+
+    def said(self, given: Reading) -> Mapping[str, float | None]:
+        """What each detector has to say, by name: -ln p, or None in its warm-up and where nothing was measured."""
         sample = self._sample(given)
         if sample is None:
-            return None
-        said = [score for voice in self.voices.values() if (score := voice.score_one(sample)) is not None]
-        return sum(said) / len(said) if len(said) >= LEAST_VOICES else None
+            return dict.fromkeys(self.voices)
+        return {name: voice.score_one(sample) for name, voice in self.voices.items()}
 
     def learn_one(self, given: Reading) -> None:
         """Season and detectors take it in; with a new season the detectors go over the past again."""

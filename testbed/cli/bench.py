@@ -114,6 +114,17 @@ def packet_command(seconds: float, seed: int, as_json: bool) -> int:
     return told(bench_packet(seconds, seed), as_json)
 
 
+@bench.command("detect", epilog="\b\nExample:\n  testbed bench detect --json\n  testbed bench detect --corpus nab/")
+@click.option("--corpus", type=click.Path(path_type=Path, file_okay=False), help="Series and windows.json, as NAB's.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of everything drawn.")
+@AS_JSON
+def detect_command(corpus: Path | None, seed: int, as_json: bool) -> int:
+    """Score anomaly detection on a labelled corpus, settings held out; references: random scores and one-liners."""
+    from testbed.bench.detect import bench_detect  # noqa: PLC0415  as above
+
+    return told(bench_detect(corpus, seed), as_json)
+
+
 @bench.command("ingest", epilog="\b\nExample:\n  testbed bench ingest --octets 1G --json")
 @click.option("--octets", default="1G", show_default=True, help="Size of the synthetic capture: 64M, 1G.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the synthetic capture.")
