@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from rich.console import Console
 
+from testbed.bench.result import BenchResult
 from testbed.cli.bench_told import AS_JSON, told
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 @click.command(
     "judge",
     epilog="\b\nExamples:\n  testbed bench judge --json\n  testbed bench judge --runs 2000\n"
-    "  testbed bench judge --real 60 --budget 60\n  testbed bench judge --real 20 --load stress --json",
+    "  testbed bench judge --real 60 --budget 60\n  testbed bench judge --real 20 --load stress --json\n"
+    "  testbed bench judge --dose 40",
 )
 @click.option(
     "--runs", default=160, show_default=True, type=click.IntRange(80, 100_000), help="Unchanged runs, over all noises."
@@ -51,6 +53,13 @@ if TYPE_CHECKING:
     help="A line a real run; runs of the same lab, budget and load that it has count, and are not played again.",
 )
 @click.option(
+    "--dose",
+    type=click.IntRange(5, 10_000),
+    metavar="DEALS",
+    help="Deal the windows of those real runs anew so often, put delay, loss or a lower rate on a class, and tell what "
+    "is found four times out of five beside what the runs told beforehand.",
+)
+@click.option(
     "--keep", default=Path("runs"), show_default=True, type=click.Path(path_type=Path), help="Where real runs are kept."
 )
 @AS_JSON
@@ -64,13 +73,16 @@ def judge_command(  # noqa: PLR0913, PLR0917  an argument an option
     budget: float,
     load: Literal["none", "stress"],
     resume: Path,
+    dose: int | None,
     keep: Path,
     as_json: bool,
 ) -> int:
     """Count false alarms and finds on synthetic runs; references: percentage deviation, rank test, canary score.
 
-    With --real, count the verdicts of real runs in which a comment is all that changes.
+    With --real, count the verdicts of real runs in which a comment is all that changes; --dose deals their windows.
     """
+    if real is None and dose is not None:
+        return told(_dosed(resume, keep, lab, dose, seed), as_json)
     if real is None:
         from testbed.bench.judge.bench import Sizes, bench_judge  # noqa: PLC0415  as the other benches
 
@@ -80,6 +92,17 @@ def judge_command(  # noqa: PLR0913, PLR0917  an argument an option
     progress = Console(stderr=True, highlight=False, quiet=as_json, soft_wrap=True)
     series = Series(real, lab, resume, keep.absolute(), budget, load, seed)
     return told(bench_real(series, lambda one: progress.print(_line(one), markup=False)), as_json)
+
+
+def _dosed(resume: Path, keep: Path, lab: Path, deals: int, seed: int) -> BenchResult:
+    from testbed.bench.judge.dose import bench_dose  # noqa: PLC0415  as the other benches
+    from testbed.bench.judge.real import earlier  # noqa: PLC0415  as the other benches
+
+    runs = [one for one in earlier(resume) if one.lab == lab.name]
+    try:
+        return bench_dose(runs, keep, lab, deals, seed)
+    except ValueError as none:
+        raise click.UsageError(f"{resume}: {none}; play some with --real") from None
 
 
 def _line(one: RealRun) -> str:

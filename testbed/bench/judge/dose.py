@@ -29,18 +29,19 @@ from analysis.pairs.design import FLOOR, Arm, layout_of, order
 from analysis.pairs.effects import Answer, Effect
 from analysis.pairs.hierarchy import Grouping, group_levels
 from analysis.verdict import Scope
-from testbed.bench.judge.bench import dose_at
 from testbed.bench.judge.real import RealRun
 from testbed.bench.result import BenchResult, Reference
 from testbed.policy import read_policy
 
 Floats = npt.NDArray[np.float64]
 
-KPIS = ("connect_ns", "response_ns", "goodput_bps", "loss_ratio")
+KPIS = ("response_ns", "goodput_bps", "loss_ratio")
 """What a delay, a rate and a loss on a link move."""
 FACTORS = (0.7, 0.85, 1.0, 1.1, 1.2, 1.4)
 """Doses, as multiples of what the run told."""
-LEAST_FLOWS = 5
+MOST_CLASSES = 4
+"""Of each KPI, the largest."""
+POWER = 0.8
 MOST_DROP = 0.95
 WITHIN = 0.25
 
@@ -86,7 +87,7 @@ def bench_dose(runs: Sequence[RealRun], kept: Path, lab: Path, deals: int, seed:
     unchanged = [one for one in (unchanged_run(kept / run.run, lab) for run in runs) if one is not None]
     if not unchanged:
         raise ValueError("found no unchanged run with enough windows, expected at least one")
-    subjects = sorted({subject for run in unchanged for subject in run.told}, key=lambda one: (one[1], one[0]))
+    subjects = _subjects(unchanged)
     figures: dict[str, float] = {"runs": len(unchanged), "deals": deals}
     references: dict[str, Reference] = {}
     covered: list[bool] = []
@@ -105,7 +106,7 @@ def bench_dose(runs: Sequence[RealRun], kept: Path, lab: Path, deals: int, seed:
             here = f"{kpi}.{flow_class}"
             figures[f"told.{here}"] = median(run.told[flow_class, kpi][0] for run in having)
             figures |= {f"found_ratio.{here}.{f:g}x": share for f, share in zip(FACTORS, found, strict=True)}
-            figures[f"told_to_seen_ratio.{here}"] = 1 / dose_at(FACTORS, found)
+            figures[f"told_to_seen_ratio.{here}"] = 1 / crossing(FACTORS, found)
             ratios.setdefault(kpi, []).append(figures[f"told_to_seen_ratio.{here}"])
     for kpi, each in ratios.items():
         figures[f"told_to_seen_ratio.{kpi}"] = middle = median(each)
@@ -115,8 +116,31 @@ def bench_dose(runs: Sequence[RealRun], kept: Path, lab: Path, deals: int, seed:
     return BenchResult("judge_dose", figures, references)
 
 
+def crossing(doses: Sequence[float], found: Sequence[float], power: float = POWER) -> float:
+    """The dose found with this probability: straight lines between doses; the first or last where that is beyond."""
+    rising = np.maximum.accumulate(found)
+    at = int(np.searchsorted(rising, power))
+    if at == 0 or at == len(doses):
+        return doses[min(at, len(doses) - 1)]
+    part = (power - rising[at - 1]) / (rising[at] - rising[at - 1])
+    return float(doses[at - 1] + part * (doses[at] - doses[at - 1]))
+
+
+def _subjects(runs: Sequence[Unchanged]) -> list[tuple[str, str]]:
+    """(class, KPI) of the largest classes that any run told of, KPI by KPI."""
+    sizes = pd.concat([run.flows["flow_class"] for run in runs]).value_counts()
+    told = {subject for run in runs for subject in run.told}
+    found = []
+    for kpi in KPIS:
+        own = sorted((name for name, of in told if of == kpi), key=lambda name: (-int(sizes.get(name, 0)), name))
+        found += [(name, kpi) for name in own[:MOST_CLASSES]]
+    return found
+
+
 def unchanged_run(run: Path, lab: Path) -> Unchanged | None:
-    """A run as it lies on disk; None where fewer windows count than the fewest pairs need, or nothing was told."""
+    """A run as it lies on disk; None where it is gone, too few windows count, or nothing was told."""
+    if not (run / "measured.json").exists():
+        return None
     records = [one for one in json.loads((run / "measured.json").read_text())["windows"] if one["arm"] and one["valid"]]
     verdict = json.loads((run / "verdict.json").read_text())
     told = dict(_told((verdict["paired"] or {}).get("smallest", ())))
