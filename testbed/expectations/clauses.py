@@ -78,7 +78,7 @@ def _clauses(intent: Intent, items: pd.DataFrame, topology: Topology, judgement:
 
 
 def _becomes(intent: Intent, becomes: tuple[Fate | None, Fate], items: pd.DataFrame) -> Clause:
-    """Every observed flow has to move; of unused ways one is enough to open, and none may be left to close."""
+    """Where it is demanded every observed flow has to move; of unused ways one is enough to open, all have to close."""
     was, now = becomes
     known = items[(items["before"] != "") & (items["after"] != "")] if len(items) else items
     if known.empty:
@@ -87,7 +87,9 @@ def _becomes(intent: Intent, becomes: tuple[Fate | None, Fate], items: pd.DataFr
     moved = np.array([intent.explains(before, after) for before, after in moves])
     stayed = np.array([(was is None or was.covers(before)) and not now.covers(after) for before, after in moves])
     still = known[stayed]
-    if now is Fate.PERMITTED and moved.any():
+    if not intent.demanded and moved.any():
+        stayed[:] = False
+    elif now is Fate.PERMITTED and moved.any():
         stayed &= (known["kind"] == FLOW).to_numpy(np.bool_)
     if moved.any() and not stayed.any():
         also = f"; {_count(still)} {_move(still)}: {_listed(_ends(still))}" if len(still) else ""
@@ -120,6 +122,10 @@ def _bound(intent: Intent, kpi: str, items: pd.DataFrame, judgement: Judgement) 
     own = set(_flows(items)) if len(items) else set()
     if not own:
         return _not_tested(intent, items)
+    moved = [intent.explains(*move) for move in zip(items["before"].tolist(), items["after"].tolist(), strict=True)]
+    own -= set(_flows(items[moved]))
+    if not own:
+        return Clause(State.NOT_TESTED, f"{words}: its flows all became something else, with nothing to compare")
     classes = {str(name) for name in items["flow_class"].tolist()}
     told = [
         f

@@ -110,7 +110,7 @@ class Weighed:
         used: dict[str, list[str]] = {}
         found = []
         for finding in findings:
-            waiver = next((one for one in in_force if _fits(one, finding)), None)
+            waiver = next((one for one in in_force if _fits(one, finding, self._classes_of(finding))), None)
             if waiver is None or finding.verdict is not Severity.FAIL:
                 found.append(finding)
                 continue
@@ -118,6 +118,13 @@ class Weighed:
             said = f"waived until {waiver.expires} by {waiver.owner} ({waiver.reason}): {finding.effect}"
             found.append(replace(finding, verdict=Severity.WARN, effect=said))
         return found, used
+
+    def _classes_of(self, finding: Finding) -> frozenset[str]:
+        """The policy's classes that a finding is about; none of one about the network."""
+        if not finding.flows:
+            return frozenset({whole_class(finding.subject)} if finding.scope is Scope.CLASS else ())
+        own = self.rest["flow_class"][self.rest["flow_id"].isin(finding.flows)]
+        return frozenset(whole_class(str(name)) for name in own.tolist())
 
     def _concluded(self, judgement: Judgement, findings: Sequence[Finding]) -> tuple[Verdict, str]:
         failures = [finding for finding in findings if finding.verdict is Severity.FAIL]
@@ -222,18 +229,19 @@ def _finding(intent: Intent, state: State, told: Sequence[Clause], priority: str
     )
 
 
-def _fits(waiver: Waiver, finding: Finding) -> bool:
+def _fits(waiver: Waiver, finding: Finding, classes: frozenset[str]) -> bool:
+    """Whether every pattern fits; one of a class has to fit every class that the finding is about."""
     blame = finding.blame
     told = {
-        "id": finding.finding_id,
-        "kpi": finding.kpi,
-        "class": whole_class(finding.subject) if finding.scope is Scope.CLASS else "",
-        "node": blame.node if blame else "",
-        "file": (blame.file or "") if blame else "",
-        "text": finding.effect,
+        "id": (finding.finding_id,),
+        "kpi": (finding.kpi,),
+        "class": tuple(sorted(classes)),
+        "node": (blame.node if blame else "",),
+        "file": ((blame.file or "") if blame else "",),
+        "text": (finding.effect,),
     }
     return finding.kpi not in {EXPECTATION, *NOT_TRIED} and all(
-        fnmatchcase(told[name], glob) for name, glob in waiver.patterns.items()
+        told[name] and all(fnmatchcase(word, glob) for word in told[name]) for name, glob in waiver.patterns.items()
     )
 
 

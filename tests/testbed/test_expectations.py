@@ -367,3 +367,53 @@ def test_nobody_waives_a_change_that_was_never_in_force(expecting, topology):
     judgement, entries = weighed.applied(refused)
     assert judgement.verdict is Verdict.FAIL
     assert states(entries) == ["not_tested", "not_tested"]
+
+
+def test_a_waiver_of_a_class_holds_for_its_single_flows_and_no_others(expecting, topology):
+    flows = flow_table()
+    kpis, records = windows(flows, errors={"dns3": "timeout"})
+    waived, _ = judged(expecting(WAIVER.format(day="2027-01-01")), topology, flows, kpis, records, blame=CULPRIT)
+    assert (waived.verdict, waived.findings[0].subject) == (Verdict.PASS, "dns3")
+    kpis, records = windows(flows, errors={"web3": "timeout"})
+    gated, _ = judged(expecting(WAIVER.format(day="2027-01-01")), topology, flows, kpis, records, blame=CULPRIT)
+    assert gated.verdict is Verdict.FAIL
+
+
+def test_what_may_change_may_do_so_in_part(expecting, topology):
+    flows = flow_table()
+    kpis, records = windows(flows, errors={f"dns{n}": "timeout" for n in range(4)})
+    text = "may: [{match: {class: dns}, becomes: permitted -> denied}]"
+    judgement, (entry,) = judged(expecting(text), topology, flows, kpis, records)
+    assert (judgement.verdict, entry["state"]) == (Verdict.PASS, "met")
+    assert entry["evidence"][0].startswith("4 flows permitted → timed out; 2 flows still permitted: ")
+
+
+def test_flows_that_all_became_something_else_have_no_kpi_to_hold_to_a_bound(expecting, topology):
+    flows = flow_table()
+    kpis, records = windows(flows, errors={"dns": "timeout"})
+    text = "must: [{match: {class: dns}, becomes: permitted -> denied, kpis: {response_ns: +20 %}}]"
+    judgement, entries = judged(expecting(text), topology, flows, kpis, records)
+    assert (judgement.verdict, states(entries)) == (Verdict.INCONCLUSIVE, ["not_tested"])
+    assert "with nothing to compare" in judgement.reason
+
+
+def test_flaky_flows_are_not_called_moved(expecting, topology):
+    flows = flow_table()
+    kpis, records = windows(flows)
+    late = (kpis["flow_id"] == "dns0") & (kpis["window"] == 4)
+    kpis.loc[late, ["completed", "error", "as_expected"]] = [False, "timeout", False]
+    text = "must: [{match: {destination: 10.1.0.11, service: udp/53, source: 198.51.100.1}, becomes: timed out}]"
+    judgement, (entry,) = judged(expecting(text), topology, flows, kpis, records)
+    assert (judgement.verdict, entry["state"]) == (Verdict.INCONCLUSIVE, "not_tested")
+    assert "1 flow of it gave no steady answer" in entry["evidence"]
+
+
+def test_windows_that_do_not_count_have_no_say(expecting, topology):
+    flows = flow_table()
+    kpis, records = windows(flows, errors={"dns": "timeout"})
+    bad = kpis["window"] == 5
+    kpis.loc[bad, ["completed", "error"]] = [True, "none"]
+    records[5] |= {"valid": False, "reason": "overloaded"}
+    text = "must: [{match: {class: dns}, becomes: permitted -> denied}]"
+    _, (entry,) = judged(expecting(text), topology, flows, kpis, records)
+    assert entry["state"] == "met"

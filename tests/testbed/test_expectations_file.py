@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from analysis.kpi import Tolerance
 from testbed.errors import InvalidInput
@@ -90,6 +91,8 @@ waivers:
         "tcp/8443, udp/5000-5100, icmp from 198.51.100.0/24 to 10.1.0.11/32, 2001:db8::/48: "
     )
     assert "response time at most +20 % or +2 ms" in declared(web)
+    kept = TypeAdapter(Expectations)
+    assert kept.validate_json(kept.dump_json(found)) == found
 
 
 def test_a_waiver_holds_through_its_last_day(read):

@@ -99,6 +99,7 @@ def test_what_was_replayed_is_held_to_declarations_and_waivers(lab, tmp_path, op
     assert met.verdict.reason == "20 flows changed as declared; nothing else gates"
     assert [(one.flow_class, one.verdict) for one in met.verdict.classes] == [("other", "PASS")]
     run = met.run.path
+    assert rejudged(read_run(run)).verdict.document() == met.verdict.document()
     undeclared = again(run, "must: []\n", tmp_path)
     assert (undeclared.verdict, undeclared.findings[0].blame.line) == ("FAIL", 6)
     other = again(run, CLOSED.replace("denied", "reset"), tmp_path)
