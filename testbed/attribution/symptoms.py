@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from testbed.attribution.ledger import Tally, number, rose
 from testbed.attribution.scene import Scene
 from testbed.devices.session_log import code_in_words
+from testbed.shadow import PROGRAM
 
 FRR = "frr.conf"
 BUSY_SHARE = 0.8
@@ -131,8 +132,16 @@ def _busy(scene: Scene, node: str) -> Iterator[Symptom]:
         clocks = scene.ledger.read(node, "cpu", name, "clock_seconds")
         was, now = (_share(used, clock) for used, clock in zip(sides, clocks, strict=True))
         if now >= BUSY_SHARE and now - was >= GREW_SHARE:
-            said = f"{node}: {name} took {was:.0%} of a core before, {now:.0%} with the change"
+            said = f"{node}: {_called(scene, node, name)} took {was:.0%} of a core before, {now:.0%} with the change"
             yield Symptom(node, "cpu", name, "share", said)
+
+
+def _called(scene: Scene, node: str, name: str) -> str:
+    """A daemon's name; the lab's own programs are only numbered."""
+    place = name.removeprefix(PROGRAM)
+    programs = scene.lab.topology.node(node).programs
+    known = name.startswith(PROGRAM) and place.isdecimal() and int(place) < len(programs)
+    return str(programs[int(place)][0]) if known else name
 
 
 def _share(used: Tally, clock: Tally) -> float:

@@ -292,3 +292,49 @@ def test_a_rule_rewritten_without_effect_is_not_blamed_for_a_null_route(tmp_path
         route("r1", "10.2.0.0/24", "10.0.1.2@ens4", "10.0.1.2@ens4"), route("r1", "10.2.0.0/25", "", "blackhole")
     )
     assert blame_of(change, pd.concat([hits, rows])).text == null
+
+
+def test_a_rule_that_keeps_routers_apart_is_blamed_for_the_routes_that_went(tmp_path: Path):
+    silence = "-A INPUT -p ospf -j DROP"
+    rules = f"*filter\n:INPUT ACCEPT [0:0]\n{silence}\nCOMMIT\n"
+    change = edited(tmp_path, {"r1/iptables.rules": [("", rules)]})
+    rows = counters(
+        route("r1", "10.2.0.0/24", "10.0.1.2@ens4", "10.0.2.2@ens5"),
+        ("r1", "neighbour", "ospfv2 ens4", "state", 1.0, 1.0, "1 of 1 neighbours full", "0 of 0 neighbours full"),
+    )
+    hits = rule_hits(change, "r1", "iptables.rules", {}, {"ospf": 12}, had=False)
+    blame = blame_of(change, pd.concat([rows, hits]))
+    assert (blame.node, blame.text, blame.decided_by) == ("r1", silence, "counters")
+    evidence = "\n".join(blame.evidence)
+    assert "neighbour ospfv2 ens4: 1 of 1 neighbours full → 0 of 0 neighbours full" in evidence
+    assert "configs/r1/frr.conf:" in evidence
+    quiet = blamed([finding("w")], change, shop(), pd.concat([rows.iloc[:6], hits]), WEB, WAYS)[0].blame
+    assert quiet is None or quiet.decided_by != "counters"
+
+
+def test_a_full_connection_table_is_told_where_no_line_of_the_change_is_held_for_it(tmp_path: Path):
+    change = edited(tmp_path, {"r3/sysctl.conf": [("", "net.ipv4.tcp_sack = 0\n")]})
+    rows = counters(
+        ("fw1", "conntrack", "table", "entries", 100, 1000, "", ""),
+        ("fw1", "conntrack", "table", "limit", 1024, 1024, "", ""),
+        ("fw1", "conntrack", "table", "drop", 0, 50, "", ""),
+    )
+    blame = blame_of(change, rows)
+    assert (blame.node, blame.file, blame.in_change) == ("fw1", None, False)
+    evidence = "\n".join(blame.evidence)
+    assert "1,000 connections tracked of 1,024 that fit" in evidence
+    assert "conntrack drop 0 → 50 a window" in evidence
+    assert "this limit is not part of the change" in evidence
+
+
+def test_the_way_with_the_change_has_nodes_whose_faults_lay_in_wait(tmp_path: Path):
+    change = edited(tmp_path, {"r1/frr.conf": [(f"{COST} 10\n", f"{COST} 500\n")]})
+    rows = counters(
+        route("r1", "10.2.0.0/24", "10.0.1.2@ens4", "10.0.2.2@ens5"),
+        ("r3", "qdisc", "ens4", "drops", 0, 90, "", ""),
+    )
+    detour_way = ("internet", "fw1", "r1", "r3", "r2", "sw1", "lb1", "sw1", "web1")
+    (told,) = blamed([finding("w")], change, shop(), rows, WEB, WAYS, dict.fromkeys(WAYS, detour_way))
+    assert told.blame is not None
+    assert told.blame.text.strip() == f"{COST} 500"
+    assert any("r3: ens4 qdisc drops 0 → 90 a window" in said for said in told.blame.evidence)
