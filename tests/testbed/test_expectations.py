@@ -14,10 +14,14 @@ from analysis.kpi import MS, Tolerance, Tolerances
 from analysis.pairs.judge import judge_pairs
 from analysis.reach import COLUMNS as PROBED
 from analysis.verdict import Blame, Severity, Verdict
+from testbed.change.model import Change
 from testbed.expectations.file import read_expectations
 from testbed.expectations.matching import bounds_by_class, parted
 from testbed.expectations.model import NONE
 from testbed.expectations.weighed import Weighed
+from testbed.preflight.opened import exposures
+from testbed.preflight.places import places
+from testbed.preflight.probe import Kind
 from tests.testbed.quick_lab import quick_lab
 from topologies.load import load_lab
 
@@ -395,6 +399,44 @@ def test_flows_that_all_became_something_else_have_no_kpi_to_hold_to_a_bound(exp
     judgement, entries = judged(expecting(text), topology, flows, kpis, records)
     assert (judgement.verdict, states(entries)) == (Verdict.INCONCLUSIVE, ["not_tested"])
     assert "with nothing to compare" in judgement.reason
+
+
+def ways_of(folder, text):
+    """What is probed of a declaration on the quick lab, as (source, address, protocol, port)."""
+    lab = load_lab(quick_lab(folder / "lab"))
+    path = folder / "expect.yaml"
+    path.write_text(text)
+    intents = read_expectations(path, lab.topology, CLASSES, TODAY).intents
+    configs = {n.name: {file: at.read_bytes() for file, at in n.configs.items()} for n in lab.topology.nodes}
+    flows = flow_table(web=1, dns=1)
+    here = places(lab.topology, configs, flows)
+    probes, _ = exposures(Change("none", folder), configs, configs, here, flows, (), intents)
+    told = [probe for probe in probes if probe.kind is Kind.DECLARED]
+    return {(p.script.source[0], *p.script.target[:1], p.script.protocol, p.script.target[1]) for p in told}
+
+
+@pytest.mark.parametrize(
+    ("match", "ways"),
+    [
+        (
+            "service: tcp/7000-7010, source: 198.51.100.9, destination: 10.1.0.11",
+            {("198.51.100.9", "10.1.0.11", 6, 7000), ("198.51.100.9", "10.1.0.11", 6, 7010)},
+        ),
+        # known services of what is named: the lab's own and captured ones
+        (
+            "source: 198.51.100.0/24, destination: 10.1.0.11",
+            {("198.51.100.1", "10.1.0.11", 6, 80), ("198.51.100.1", "10.1.0.11", 6, 8080)}
+            | {("198.51.100.1", "10.1.0.11", 17, 53)},
+        ),
+        # behind a translation an address that no node has
+        ("service: udp/9, source: 198.51.100.0/24, destination: 10.9.9.9", {("198.51.100.1", "10.9.9.9", 17, 9)}),
+        ("service: icmp, destination: 10.1.0.11", set()),
+        ("service: tcp/9, source: 203.0.113.0/24", set()),
+        ("class: web", set()),
+    ],
+)
+def test_what_is_declared_is_probed_from_where_to_where_it_says(tmp_path, match, ways):
+    assert ways_of(tmp_path, f"may: [{{match: {{{match}}}, becomes: permitted}}]") == ways
 
 
 def test_flaky_flows_are_not_called_moved(expecting, topology):
