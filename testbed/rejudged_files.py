@@ -21,6 +21,8 @@ from testbed.verdict_file import NAME, FindingEntry, VerdictFile
 
 FOLDER = "rejudged"
 RECORD = "rejudged.json"
+MOST_TOLD = 8
+"""Findings of one kind that are told one by one."""
 POLICY, EXPECT = "policy.yaml", "expect.yaml"
 
 
@@ -57,12 +59,12 @@ class Difference:
             return ["the same as the first verdict, to the octet"]
         moved = "" if self.before.verdict == self.after.verdict else f"{self.before.verdict} → "
         told = [f"against the first verdict: {moved}{self.after.verdict}"]
-        told += [f"  gone: {one.verdict} {one.effect}" for one in self.gone]
-        told += [f"  new: {one.verdict} {one.effect}" for one in self.new]
-        told += [f"  {was.verdict} → {now.verdict}: {now.effect}" for was, now in self.moved]
-        was, now = self.before.rollback, self.after.rollback
-        if was.restored != now.restored:
-            told.append(f"  restored: {_yes(was.restored)} → {_yes(now.restored)}: {now.detail}")
+        told += _few(f"  gone: {one.verdict} {one.effect}" for one in self.gone)
+        told += _few(f"  new: {one.verdict} {one.effect}" for one in self.new)
+        told += _few(f"  {was.verdict} → {now.verdict}: {now.effect}" for was, now in self.moved)
+        first, again = self.before.rollback, self.after.rollback
+        if first.restored != again.restored:
+            told.append(f"  restored: {_yes(first.restored)} → {_yes(again.restored)}: {again.detail}")
         if len(told) == 1:
             told.append("  no finding is gone, new or weighs otherwise; numbers or words differ")
         return told
@@ -93,9 +95,9 @@ def write_rejudged(
     for name, path in given.items():
         if path is not None:
             target.write_bytes(name, path.read_bytes())
+    target.write_json(NAME, judged.verdict.document())
     if judged.effects is not None:
         target.write_table("effects", judged.effects)
-    target.write_text(REPORT, render(run.directory.path, judged.verdict))
     record = {
         "version": 1,
         "run_id": run.first.run_id,
@@ -104,7 +106,7 @@ def write_rejudged(
         "difference": difference.to_json(),
     }
     target.write_json(RECORD, record)
-    target.write_json(NAME, judged.verdict.document())
+    target.write_text(REPORT, render(run.directory.path, judged.verdict))
     return target.path, difference
 
 
@@ -138,6 +140,12 @@ def _told(path: Path) -> dict[str, str]:
 
 def _by_id(findings: Iterable[FindingEntry]) -> dict[str, FindingEntry]:
     return {one.finding_id: one for one in findings}
+
+
+def _few(lines: Iterable[str]) -> list[str]:
+    every = list(lines)
+    more = len(every) - MOST_TOLD
+    return [*every[:MOST_TOLD], *([f"  and {more} more"] if more > 0 else [])]
 
 
 def _yes(answer: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from replay.shards import processors
 from testbed.measured_record import read_measured
 from testbed.packet_flows import Manner, Mode
 from testbed.pairs.designs import LEAST_PROCESSORS
+from testbed.rejudge import read_run, rejudged
 from testbed.store import RunDirectory
 from testbed.verdict_file import VerdictFile, read_verdict
 from testbed.whatif import Question, answered
@@ -300,3 +302,15 @@ def _await(runs: Path, what: str, seconds: float = 90.0) -> None:
     while not any(what in path.read_text() for path in runs.glob("*/events.jsonl")):
         assert time.monotonic() < deadline, f"waited in vain for {what!r}"
         time.sleep(0.1)
+
+
+def test_runs_in_pairs_are_judged_again_to_the_octet_whatever_hashes_and_threads(ran, tmp_path):
+    odd = {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
+    bad = ran["reject"]
+    argv = [sys.executable, "-m", "testbed", "rejudge", str(bad.folder), "--json", "-o", str(tmp_path / "again")]
+    done = subprocess.run(argv, env={**os.environ, **odd}, capture_output=True, check=False)
+    assert done.returncode == bad.code, done.stderr
+    assert done.stdout == (bad.folder / "verdict.json").read_bytes()
+    for one in (ran["remark"], ran["stuck"]):
+        again = RunDirectory(tmp_path).write_json("again.json", rejudged(read_run(one.folder)).verdict.document())
+        assert again.read_bytes() == (one.folder / "verdict.json").read_bytes(), one.folder
