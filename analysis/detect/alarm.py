@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.detect.port import Detector, Floats
+from analysis.detect.port import Floats
 
 ALARM = 0.5
 """A score as high as this is an alarm that begins in this row; every other row scores below."""
-BELOW = ALARM * (1 - 1e-6)
+_BELOW = ALARM * (1 - 1e-6)
+_LATELY_ROWS = 20
 _REFERENCE_ROWS = 2_000
 _LEAST_ROWS = 50
 
@@ -50,7 +51,11 @@ class AlarmRule:
 
 
 class Alarms:
-    """The rule at work on one series: from evidence to a score from 0 to 1, at or above ½ where an alarm begins."""
+    """The rule at work on one series: from evidence to a score from 0 to 1.
+
+    At or above ½, the logistic of evidence less threshold, in the row in which an alarm begins. Everywhere else below
+    ½, rising with the evidence of about the last 20 rows: an episode stays marked after its one alarm was told.
+    """
 
     def __init__(self, rule: AlarmRule) -> None:
         self._rule = rule
@@ -58,25 +63,31 @@ class Alarms:
         self._over: deque[bool] = deque(maxlen=rule.among - 1)
         self._below = rule.recovery
         self._last: int | None = None
+        self._lately = 0.0
 
     def score_one(self, given: float | None) -> float | None:
-        """The logistic of evidence less threshold; halved in every row in which no alarm begins."""
+        """None where there is no evidence."""
         if given is None:
             return None
         margin = given - self._rule.threshold(self._rows)
-        raw = 1 / (1 + math.exp(-max(-50.0, min(50.0, margin))))
-        return max(ALARM, raw) if self._begins(margin) else raw * BELOW
+        if self._begins(margin):
+            return max(ALARM, 1 / (1 + math.exp(-min(50.0, margin))))
+        return _BELOW * -math.expm1(-max(0.0, self._lately_with(given)))
 
     def learn_one(self, given: float | None) -> None:
         """Rows are counted, warm-up included; an alarm begins its quiet time."""
-        margin = None if given is None else given - self._rule.threshold(self._rows)
-        if margin is not None:
+        if given is not None:
+            margin = given - self._rule.threshold(self._rows)
             if self._begins(margin):
                 self._last = self._rows
             over = margin >= 0
             self._over.append(over)
             self._below = 0 if over else self._below + 1
+            self._lately = self._lately_with(given)
         self._rows += 1
+
+    def _lately_with(self, evidence: float) -> float:
+        return self._lately + (evidence - self._lately) / _LATELY_ROWS
 
     def _begins(self, margin: float) -> bool:
         if margin < 0 or 1 + sum(self._over) < self._rule.agree:
@@ -84,6 +95,3 @@ class Alarms:
         if self._last is None:
             return True
         return self._below >= self._rule.recovery and self._rows - self._last >= self._rule.quiet * self._rows
-
-
-_PORT: type[Detector[float | None]] = Alarms
