@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from testbed.attribution import blamed
 from testbed.attribution.haproxy import sections, serving
 from testbed.change.sources import read_change
+from tests.testbed.evidence_lab import HAPROXY, PUBLIC, RULES, TO_PROXY, change_of, evidence_lab
 from tests.testbed.shop_scene import TO_DB, TO_WEB, counters, edited, finding, flow, rule_hits, shop, table
+from topologies.load import load_lab
 
 NAN = float("nan")
 WEB = table(flow("w", 80), flow("x", 80), flow("six", 80, six=True), flow("tls", 443))
@@ -338,3 +340,20 @@ def test_the_way_with_the_change_has_nodes_whose_faults_lay_in_wait(tmp_path: Pa
     assert told.blame is not None
     assert told.blame.text.strip() == f"{COST} 500"
     assert any("r3: ens4 qdisc drops 0 → 90 a window" in said for said in told.blame.evidence)
+
+
+def test_a_proxy_is_looked_at_by_the_port_that_a_translation_before_it_gave(tmp_path: Path):
+    evidence_lab(tmp_path)
+    rules = RULES.replace("10.1.0.11:8080", "10.1.0.10:81")
+    two = "frontend other\n  bind :81\n  default_backend more\nbackend more\n  server web1 10.1.0.11:8080 maxconn 9\n"
+    old = HAPROXY.replace("bind :80", "bind :8088").replace("10.1.0.11:8080", "10.1.0.11:8080 maxconn 9") + two
+    (tmp_path / "configs/fw1/iptables.rules").write_text(rules)
+    (tmp_path / "configs/lb1/haproxy.cfg").write_text(old)
+    lab = load_lab(tmp_path)
+    change = change_of(lab, "fewer", {"lb1/haproxy.cfg": old.replace("maxconn 9", "maxconn 1")})
+    rows = counters(*(proxy(f"{name}/web1", "qmax", 0, 9) for name in ("servers", "more")))
+    rows = pd.concat([rows, counters(*(proxy(f"{n}/web1", "status", 1, 1, ("UP", "UP")) for n in ("servers", "more")))])
+    flows = table(flow("a", 8088, to=PUBLIC))
+    (told,) = blamed([finding("a")], change, lab, rows, flows, {"a": TO_PROXY})
+    assert told.blame is not None
+    assert (told.blame.object, told.blame.decided_by) == ("backend more server web1", "counters")
