@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import gammaln, xlogy
 
 from analysis.kpi import Direction, Kpi
 from analysis.pairs.margins import CONTINUITY, Scale, scale_of, scaled, unscaled
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 _MANY = 200.0
 """Of so many counts on either side the logarithm is as good as normal."""
-_HALVINGS = 40
+_HALVINGS = 28
 
 
 def by_chance(kpi: Kpi, value: float, trials: float) -> tuple[float, float]:
@@ -38,9 +38,11 @@ def by_chance(kpi: Kpi, value: float, trials: float) -> tuple[float, float]:
     few, turned = (rest, True) if rest < expected else (expected, False)
     most = int(min(few + 12 * np.sqrt(few + 1) + 12, counts if scale is Scale.LOG_ODDS else np.inf))
     seen = np.arange(most + 1, dtype=np.float64)
-    chances = (
-        stats.binom.pmf(seen, int(counts), few / counts) if scale is Scale.LOG_ODDS else stats.poisson.pmf(seen, few)
-    )
+    # the constant of the density falls out when it is made to sum to 1
+    density = xlogy(seen, few) - gammaln(seen + 1)
+    if scale is Scale.LOG_ODDS:
+        density = xlogy(seen, few) + xlogy(counts - seen, counts - few) - gammaln(seen + 1) - gammaln(counts - seen + 1)
+    chances = np.exp(density - density.max())
     places = scaled(kpi, ((counts - seen) if turned else seen) / counts, counts)
     chances = chances / chances.sum()
     mean = float(chances @ places)
