@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
 
 from analysis.detect.port import Floats
-from analysis.detect.recent import Recent
+from analysis.detect.recent import RecentVectors
 
 Integers = npt.NDArray[np.int64]
 
@@ -82,7 +82,7 @@ class Forest:
     REFIT_SHARE = 0.25
 
     def __init__(self, length: int, seed: int, memory: int = 4_000) -> None:
-        self._seen = Recent(memory, length)
+        self._seen = RecentVectors(memory, length)
         self._seed = seed
         self._trees: _Trees | None = None
         self._next_fit = self.SAMPLES

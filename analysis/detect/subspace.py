@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from analysis.detect.port import Floats
-from analysis.detect.recent import Recent
+from analysis.detect.recent import RecentVectors
 
 _LIMIT_QUANTILE = 0.99
 _ROUNDING = 1e-9
@@ -50,7 +50,7 @@ class Subspace:
     REFIT_SHARE = 0.1
 
     def __init__(self, length: int, components: int, memory: int = 2_000, *, alike: bool = False) -> None:
-        self._seen = Recent(memory, length)
+        self._seen = RecentVectors(memory, length)
         self._components = min(components, length)
         self._alike = alike
         self._plane: _Plane | None = None

@@ -175,3 +175,15 @@ def test_without_a_corpus_it_says_what_to_do(tmp_path):
     (tmp_path / "windows.json").write_text('{"a.csv": [["x", "y"]]}')
     with pytest.raises(InvalidInput, match=r"a\.csv"):
         read_corpus(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_corpus_is_scored_as_the_document_says():
+    try:
+        folder = corpus_folder(None)
+    except Unsupported:
+        pytest.skip("the corpus is not here")
+    figures = bench_detect(folder, seed=0, paces=(1.0,)).figures
+    assert figures["nab_standard_held_out_halves"] > 58
+    assert figures["nab_standard_held_out_leave_one_file_out"] > 58
+    assert figures["nab_standard_as_shipped"] > 65

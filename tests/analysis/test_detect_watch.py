@@ -12,7 +12,7 @@ from analysis.detect.alarm import ALARM, AlarmRule, Alarms
 from analysis.detect.forest import Forest, _Trees
 from analysis.detect.port import Reading
 from analysis.detect.ranked import Ranked
-from analysis.detect.recent import Recent
+from analysis.detect.recent import Recent, RecentVectors
 from analysis.detect.scalar import DeviationPercent, TrendResidual
 from analysis.detect.season import DAY_HOURS, HOUR_NS, WEEK_HOURS, Season
 from analysis.detect.subspace import Subspace
@@ -105,6 +105,14 @@ def test_recent_is_the_latest_in_order():
         kept = [float(other) for other in range(max(0, value - 2), value + 1)]
         assert recent.latest().tolist() == kept
         assert recent.latest(2).tolist() == kept[-2:]
+
+
+def test_recent_vectors_are_the_latest_in_order():
+    recent = RecentVectors(3, 2)
+    assert recent.latest().tolist() == []
+    for value in range(8):
+        recent.push(np.full(2, float(value)))
+        assert recent.latest()[:, 0].tolist() == [float(other) for other in range(max(0, value - 2), value + 1)]
 
 
 def test_a_trend_is_no_anomaly_and_its_end_is():
