@@ -3,6 +3,8 @@
 The one document that everything shown to people or machines is made from.
 
 May not know how a verdict is reached or displayed. The schema is published beside this file as `verdict.schema.json`.
+A version gains fields that have a default and loses none; what is renamed, goes or means something else makes a new
+version, and older ones stay readable.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ COMMANDS = {
     "model": "testbed.cli.model:model",
     "rejudge": "testbed.cli.rejudge:rejudge",
     "report": "testbed.cli.report:report",
+    "schema": "testbed.cli.schema:schema",
     "trace": "testbed.cli.trace:trace",
     "up": "testbed.cli.up:up",
     "whatif": "testbed.cli.whatif:whatif",
