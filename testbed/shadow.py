@@ -66,7 +66,7 @@ class Shadow:
         started, told = time.monotonic(), ""
         while True:
             lack = self._lack()
-            if lack is None and self._still() and (lack := self._lack()) is None:
+            if lack is None and self._still():
                 return time.monotonic() - started
             lack = lack or "routes to hold still"
             if lack != told:
