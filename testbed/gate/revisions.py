@@ -152,6 +152,8 @@ def _inside(writer: Writer, folder: str, base: _Side, head: _Side) -> Compared:
         moved = writer.links(after[LAB_FILE], layout, _short(head[0]))
     expected = writer.expectations(before, after, str(layout.path(EXPECT)))
     notes += expected.notes
+    if EXPECT in changed and not configs and not moved:
+        notes.append(f"{layout.path(EXPECT)} declares what nothing here changes: nothing of it was tested")
     layout = Layout(layout.lab, layout.configs, {**moved, **expected.moved})
     return Compared(
         writer.lab_file().name,

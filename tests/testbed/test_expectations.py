@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from ipaddress import ip_address, ip_network
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis.judge import judge
 from analysis.kpi import MS, Tolerance, Tolerances
@@ -17,13 +20,14 @@ from analysis.verdict import Blame, Severity, Verdict
 from testbed.change.model import Change
 from testbed.expectations.file import read_expectations
 from testbed.expectations.matching import bounds_by_class, parted
-from testbed.expectations.model import NONE
+from testbed.expectations.model import NONE, Expectations, Fate, Intent, Match
 from testbed.expectations.weighed import Weighed
 from testbed.preflight.opened import exposures
 from testbed.preflight.places import places
 from testbed.preflight.probe import Kind
 from tests.testbed.quick_lab import quick_lab
 from topologies.load import load_lab
+from topologies.model import Topology
 
 TODAY = date(2026, 11, 25)
 CLASSES = ("web", "dns")
@@ -459,3 +463,47 @@ def test_windows_that_do_not_count_have_no_say(expecting, topology):
     text = "must: [{match: {class: dns}, becomes: permitted -> denied}]"
     _, (entry,) = judged(expecting(text), topology, flows, kpis, records)
     assert entry["state"] == "met"
+
+
+ENDS = {"none": "accepted", "timeout": "unanswered", "refused": "reset", "unreachable": "denied"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    errors=st.lists(st.sampled_from(list(ENDS)), min_size=6, max_size=6),
+    intents=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.sampled_from([(a, b) for a in (None, *Fate) for b in Fate if a is not b]),
+            st.integers(198 * 2**24, 198 * 2**24 + 8),
+            st.integers(29, 32),
+        ),
+        max_size=3,
+    ),
+)
+def test_no_declaration_hides_what_it_does_not_declare(errors, intents):
+    flows = flow_table(web=6, dns=0).assign(source_address=[f"198.0.0.{n}" for n in range(6)])
+    kpis, records = windows(flows, errors={f"web{n}": error for n, error in enumerate(errors)}, count=2)
+    declared = [
+        Intent(f"i{n}", must, Match(source=(ip_network((low, bits), strict=False),)), 1, "", becomes=becomes)
+        for n, (must, becomes, low, bits) in enumerate(intents)
+    ]
+    expectations = Expectations("e", TODAY, tuple(declared))
+    judgement, entries = judged(expectations, Topology("empty", (), ()), flows, kpis, records)
+    worse = [
+        n
+        for n, error in enumerate(errors)
+        if error != "none"
+        and not any(
+            ip_address(f"198.0.0.{n}") in one.match.source[0] and one.explains("accepted", ENDS[error])
+            for one in declared
+        )
+    ]
+    told = {
+        flow for f in judgement.findings if f.verdict is Severity.FAIL and f.kpi != "expectation" for flow in f.flows
+    }
+    assert told == {f"web{n}" for n in worse}
+    unmet = any(entry["kind"] == "must" and entry["state"] == "not_met" for entry in entries)
+    assert (judgement.verdict is Verdict.FAIL) == bool(worse or unmet)
+    if judgement.verdict is Verdict.PASS:
+        assert all(entry["state"] == "met" for entry in entries if entry["kind"] == "must")
