@@ -187,7 +187,7 @@ class _Experiment:
         watch = Stopwatch(sum(self.clock.seconds.values()))
         self.course = Course(self.case.flows, tolerances(self.case), self.plan, watch)
         asked = self.plan.design if self.plan.in_pairs else Design.ALTERNATE
-        self.design = beforehand(asked, processors(), duet_unfit(self.case))
+        self.design = beforehand(asked, processors(), duet_unfit(self.case), self.plan.budget_s)
 
     def say(self, step: str, what: str) -> None:
         """Tell whoever watches, and the event log."""

@@ -19,6 +19,8 @@ from testbed.pairs.judged import Record, at_once
 from testbed.plan import Design
 from testbed.prepare import Case
 
+LEAST_BUDGET_S = 180.0
+"""Less is not spent on a pilot: another shadow, and as many windows as is again."""
 LEAST_PROCESSORS = 4
 """With fewer, two players and two shadows wait for one another."""
 
@@ -47,7 +49,7 @@ def duet_unfit(case: Case) -> str:
     return "background load is played on one shadow only" if case.background else ""
 
 
-def beforehand(asked: Design, processors: int, unfit: str) -> Decision | None:
+def beforehand(asked: Design, processors: int, unfit: str, budget_s: float | None = None) -> Decision | None:
     """What can be decided before anything is built; None where it takes a pilot.
 
     `unfit` says why two shadows cannot carry this traffic, "" when they can.
@@ -59,6 +61,8 @@ def beforehand(asked: Design, processors: int, unfit: str) -> Decision | None:
     if processors < LEAST_PROCESSORS:
         why = f"{processors} processors, two shadows at once want {LEAST_PROCESSORS}"
         return Decision(asked, Design.ALTERNATE, why)
+    if budget_s is not None and budget_s < LEAST_BUDGET_S:
+        return Decision(asked, Design.ALTERNATE, f"a budget of {budget_s:g} s has no room for a pilot")
     return None
 
 

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -263,6 +264,21 @@ def test_a_rollback_that_left_a_flow_broken_is_seen(scene, count):
 def test_a_rollback_that_left_a_class_slow_is_seen(scene):
     slow = scene.changed(scene.where("http", *AFTER, "restored"), response_ns=lambda ns: ns * 4)
     assert not slow.restored()[0]
+
+
+def busier(scene, percent):
+    """The scene with this pressure in the restored window, and next to none before."""
+    records = [{**one, "cpu_pressure_percent": percent if one["window"] == 8 else 3.0} for one in scene.instruments]
+    return replace(scene, instruments=records)
+
+
+def test_a_machine_that_has_become_busy_is_not_taken_for_a_rollback_that_failed(scene):
+    slow = scene.changed(scene.where("http", "restored"), response_ns=lambda ns: ns * 40)
+    assert not busier(slow, 15.0).restored()[0]
+    restored, detail = busier(slow, 90.0).restored()
+    assert restored
+    assert "tasks waited for a CPU +87 % of the time" in detail
+    assert not busier(scene.killed(scene.where("http", "restored")), 90.0).restored()[0]
 
 
 def test_what_was_not_measured_is_not_called_restored(scene):

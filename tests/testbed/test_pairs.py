@@ -224,7 +224,6 @@ def test_a_budget_that_turns_out_too_short_says_what_would_fit(lab):
     assert "pairs of windows fit into 12 s, at least 6 are needed: about" in late.verdict.reason
     assert late.verdict.paired.pairs == 0
     assert late.verdict.rollback.restored
-    assert late.seconds < 25
 
 
 @pytest.mark.slow

@@ -69,6 +69,8 @@ def test_what_needs_no_pilot_is_decided_before(asked, processors, unfit, used, w
 
 def test_with_processors_enough_the_smaller_variance_decides():
     assert beforehand(Design.AUTO, LEAST_PROCESSORS, "") is None
+    assert beforehand(Design.AUTO, LEAST_PROCESSORS, "", 600.0) is None
+    assert beforehand(Design.AUTO, LEAST_PROCESSORS, "", 60.0).why == "a budget of 60 s has no room for a pilot"
     weather = by_pilot(*pilot(in_turn=5.0, at_once_=0.5))
     apart = by_pilot(*pilot(in_turn=0.5, at_once_=5.0))
     assert (weather.used, apart.used) == (Design.DUET, Design.ALTERNATE)
