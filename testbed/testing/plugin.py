@@ -62,13 +62,14 @@ class ShadowTester:
         *,
         captures: Sequence[str | Path] = (),
         policy: str | Path | None = None,
+        expect: str | Path | None = None,
         baseline: int | None = None,
         treatment: int | None = None,
         preflight_only: bool = False,
     ) -> Tried:
         """Try a change on a shadow of a lab; raises what `testbed whatif` ends with 2 or 4 for, such as InvalidInput.
 
-        `baseline` and `treatment` are numbers of windows; what is None is as lab and policy have it.
+        `baseline` and `treatment` are numbers of windows; what is None is as lab, policy and change have it.
         """
         from rich.console import Console  # noqa: PLC0415
 
@@ -83,6 +84,7 @@ class ShadowTester:
             baseline=baseline,
             treatment=treatment,
             preflight_only=preflight_only,
+            expect=None if expect is None else Path(expect),
         )
         answer = answered(question, Console(quiet=True))
         tried = Tried(answer.verdict, answer.run.path, answer.outcome.restored)
@@ -98,6 +100,7 @@ class ShadowTester:
         inconclusive: bool = False,
         captures: Sequence[str | Path] = (),
         policy: str | Path | None = None,
+        expect: str | Path | None = None,
         baseline: int | None = None,
         treatment: int | None = None,
         preflight_only: bool = False,
@@ -118,6 +121,7 @@ class ShadowTester:
                 change,
                 captures=captures,
                 policy=policy,
+                expect=expect,
                 baseline=baseline,
                 treatment=treatment,
                 preflight_only=preflight_only,
