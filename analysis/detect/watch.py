@@ -70,10 +70,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What a series came to: a score a row (None in warm-up) and the rows in which alarms begin."""
+    """What a series came to: a score a row (None in warm-up), the rows in which alarms begin, and for each alarm the
+    name of the detector that was most surprised."""
 
     scores: tuple[float | None, ...]
     alarms: tuple[int, ...]
+    loudest: tuple[str, ...]
 
 
 def detectors(pace: Pace, seed: int) -> Mapping[str, Detector[Sample]]:
@@ -184,6 +186,11 @@ class Watch:
         self._asked = None
         self._evidence.learn_one(given)
 
+    def loudest(self, given: Reading) -> str:
+        """Which detector is most surprised by this reading, as long as it was not learned."""
+        said = self._evidence.said(given)
+        return max(said, key=lambda name: said[name] or 0.0)
+
     def _found(self, given: Reading) -> float | None:
         if self._asked is None or self._asked[0] is not given:
             self._asked = given, self._evidence.score_one(given)
@@ -194,8 +201,13 @@ def detect(readings: Iterable[Reading], settings: Settings | None = None) -> Det
     """Go through a whole series as it came, row by row, as a live watch would."""
     watch = Watch(settings)
     scores: list[float | None] = []
-    for reading in readings:
-        scores.append(watch.score_one(reading))
+    alarms: list[int] = []
+    loudest: list[str] = []
+    for row, reading in enumerate(readings):
+        score = watch.score_one(reading)
+        scores.append(score)
+        if score is not None and score >= ALARM:
+            alarms.append(row)
+            loudest.append(watch.loudest(reading))
         watch.learn_one(reading)
-    alarms = tuple(row for row, score in enumerate(scores) if score is not None and score >= ALARM)
-    return Detection(tuple(scores), alarms)
+    return Detection(tuple(scores), tuple(alarms), tuple(loudest))

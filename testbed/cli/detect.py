@@ -53,12 +53,11 @@ def _show(readings: Sequence[Reading], found: Detection) -> None:
     if not found.alarms:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("row", "time", "value", "score"):
-        table.add_column(heading, justify="left" if heading == "time" else "right", no_wrap=True)
-    for row in found.alarms:
-        table.add_row(
-            f"{row:,}", _time(readings[row].time_ns), f"{readings[row].value:g}", f"{found.scores[row] or 0.0:.3f}"
-        )
+    for heading in ("row", "time", "value", "score", "most surprised"):
+        table.add_column(heading, justify="left" if heading in {"time", "most surprised"} else "right", no_wrap=True)
+    for row, name in zip(found.alarms, found.loudest, strict=True):
+        value, score = readings[row].value, found.scores[row] or 0.0
+        table.add_row(f"{row:,}", _time(readings[row].time_ns), f"{value:g}", f"{score:.3f}", name)
     console.print(table)
 
 

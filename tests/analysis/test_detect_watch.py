@@ -17,7 +17,7 @@ from analysis.detect.scalar import DeviationPercent, TrendResidual
 from analysis.detect.season import DAY_HOURS, HOUR_NS, WEEK_HOURS, Season
 from analysis.detect.subspace import Subspace
 from analysis.detect.tail import Surprise
-from analysis.detect.watch import Pace, Settings, detect
+from analysis.detect.watch import Pace, Settings, detect, detectors
 
 STEP_NS = HOUR_NS // 4
 
@@ -79,6 +79,8 @@ def test_a_spike_is_an_alarm_at_once_and_only_once():
     assert found.alarms
     assert [row for row in found.alarms if 600 <= row <= 620] == [600]
     assert found.scores[600] >= ALARM
+    assert len(found.loudest) == len(found.alarms)
+    assert set(found.loudest) <= set(detectors(Pace(), 0))
     assert all((found.scores[row] or 0) < ALARM for row in range(601, 606))
 
 
