@@ -18,10 +18,10 @@ from testbed.gate.gitlab import codequality, metrics
 from testbed.gate.junit import junit
 from testbed.gate.markdown import Around, markdown
 from testbed.gate.markup import code, fenced, prose
-from testbed.gate.places import Layout, fingerprint, line_after
+from testbed.gate.places import EXPECTATION, Layout, Place, fingerprint, line_after, place_of
 from testbed.gate.sarif import sarif
 from testbed.gate.unchanged import unchanged
-from testbed.verdict_file import BlameEntry, ChangedLine, FindingEntry, VerdictFile, read_verdict
+from testbed.verdict_file import BlameEntry, ChangedLine, ExpectationEntry, FindingEntry, VerdictFile, read_verdict
 from tests.testbed.sample_run import write
 
 LAYOUT = Layout.of_lab("net/shop")
@@ -37,7 +37,29 @@ def verdicts(tmp_path_factory) -> dict[str, VerdictFile]:
     runs = tmp_path_factory.mktemp("runs")
     made = {kind: write(runs, kind, f"run-{kind}") for kind in ("fail", "pass", "unsure")}
     made["hostile"] = write(runs, "fail", "run-hostile", lambda text: HOSTILE + text)
-    return {name: read_verdict(run.path) for name, run in made.items()}
+    read = {name: read_verdict(run.path) for name, run in made.items()}
+    return read | {"hostile": declaring(read["hostile"], HOSTILE)}
+
+
+def declaring(verdict: VerdictFile, text: str) -> VerdictFile:
+    """The verdict with an expectation in every state, and the finding of one that is not so."""
+    told = [
+        ExpectationEntry(
+            kind="waiver" if state == "expired" else "must",
+            name=f"{text}{state}",
+            state=state,
+            file="changes/x/expect.yaml",
+            line=line,
+            text=text,
+            declared=text,
+            evidence=(text,),
+            owner=text if state == "expired" else None,
+            expires="2026-11-24" if state == "expired" else None,
+        )
+        for line, state in enumerate(("met", "not_met", "not_tested", "absent", "expired"), start=2)
+    ]
+    absent = finding(scope="network", subject=told[1].name, kpi=EXPECTATION, effect=text)
+    return verdict.model_copy(update={"expectations": tuple(told), "findings": (absent, *verdict.findings)})
 
 
 def finding(**fields) -> FindingEntry:
@@ -89,6 +111,21 @@ def test_a_culprit_is_placed_by_the_repositorys_path():
     outside = Layout(None, "devices")
     assert outside.path("configs/fw1/a") == "devices/fw1/a"
     assert outside.path("lab.yaml") is None
+
+
+def test_what_is_declared_and_not_so_is_shown_where_it_was_declared(verdicts):
+    told = declaring(verdicts["pass"], "the API ")
+    absent = told.findings[0]
+    assert place_of(absent, told, LAYOUT) == Place("net/shop/changes/x/expect.yaml", 3)
+    moved = replace(LAYOUT, moved={"changes/x/expect.yaml:3": ("net/shop/expect.yaml", 3)})
+    assert place_of(absent, told, moved) == Place("net/shop/expect.yaml", 3)
+    assert place_of(absent, verdicts["pass"], LAYOUT) is None
+    states = {case.kpi: case.state for case in cases(told) if case.subject == "expectations"}
+    assert list(states.values()) == [State.PASSED, State.FAILED, State.UNDECIDED, State.PASSED, State.PASSED]
+    assert sum(case.state is State.FAILED for case in cases(told)) == 1
+    (result,) = json.loads(sarif(told, moved))["runs"][0]["results"]
+    assert result["ruleId"] == "shadow-testbed/expectation"
+    assert "| ❗ expired | waiver |" in markdown(told, moved)
 
 
 def test_a_fingerprint_holds_the_lines_text_and_not_its_number():
