@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from analysis.pairs.design import FLOOR
 from analysis.words import kpi_label, plural, quantity
@@ -46,18 +46,28 @@ def pairs_needed(effect: EffectEntry, paired: PairedEntry) -> int | None:
     A mean's error shrinks with the square root of the number of pairs. What must shrink to the distance between the
     estimate and the limit is the interval that was seen, and beyond the limit also the foreseen reach of the test.
     """
-    baseline, estimate, limit = (number(value) for value in (effect.baseline, effect.estimate, effect.limit))
-    low, high = number(effect.interval_low), number(effect.interval_high)
-    distance = abs(limit - estimate)
-    seen = high - estimate if limit > estimate else estimate - low
+    baseline, limit = number(effect.baseline), number(effect.limit)
+    at = _scale(effect.unit, abs(limit - baseline))
+    estimate, goal, low, high = (
+        at(number(value)) for value in (effect.estimate, effect.limit, effect.interval_low, effect.interval_high)
+    )
+    distance = abs(goal - estimate)
+    seen = high - estimate if goal > estimate else estimate - low
     if not (math.isfinite(distance) and distance > 0 and math.isfinite(seen)):
         return None
     needed = paired.pairs * (seen / distance) ** 2
-    worse = (estimate - limit) * (limit - baseline) >= 0
-    foreseen = _foreseen(effect, paired)
+    worse = (number(effect.estimate) - limit) * (limit - baseline) > 0
+    foreseen = at(_foreseen(effect, paired))
     if worse and math.isfinite(foreseen):
-        needed = max(needed, paired.asked * (abs(foreseen - limit) / distance) ** 2)
+        needed = max(needed, paired.asked * ((foreseen - goal) / distance) ** 2)
     return max(math.ceil(min(needed, 1e6)), paired.pairs + 1, FLOOR)
+
+
+def _scale(unit: str, allowed: float) -> Callable[[float], float]:
+    """About the scale of the test: the logarithm of value and absolute tolerance, which is at most what is allowed."""
+    if unit == "ratio" or not (math.isfinite(allowed) and allowed > 0):
+        return lambda value: value
+    return lambda value: math.log(max(value, 0.0) + allowed) if math.isfinite(value) else value
 
 
 def _steps(verdict: VerdictFile) -> Iterator[str]:
@@ -123,7 +133,7 @@ def _margin(effect: EffectEntry, verdict: VerdictFile) -> str:
     enough, unit = quantity(high if rises else low, effect.unit), effect.unit
     noise = number(verdict.instrument.noise_percent.get(effect.kpi))
     differs = f" (pairs differ by {noise:.0f} %)" if math.isfinite(noise) and noise >= 1 else ""
-    subject = "one flow" if effect.scope == "flow" else effect.subject
+    subject = f"flow {effect.subject}" if effect.scope == "flow" else effect.subject
     return (
         f"No {MOST_PAIRS} pairs would settle {kpi_label(effect.kpi, tail=effect.tail)} of {subject}: it may be "
         f"{quantity(low, unit)} to {quantity(high, unit)} and its limit is {quantity(limit, unit)}. If {enough} is "
