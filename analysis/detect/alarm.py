@@ -30,7 +30,8 @@ class AlarmRule:
     the *rate* of false alarms, 1 their *number* per e-fold of history; ½ lets them grow like the square root. `agree`
     of the latest `among` rows must be above it. An alarm is told once: the next one waits until the evidence was below
     the threshold for `recovery` rows, and for the share `quiet` of all rows so far, so that the longer a series is
-    known, the more an alarm means.
+    known, the more an alarm means. Only what is above the threshold by `escalation` more than the last alarm was does
+    not wait: a chance alarm must not hide a real one behind it.
     """
 
     evidence: float
@@ -39,6 +40,7 @@ class AlarmRule:
     agree: int = 1
     among: int = 1
     recovery: int = 6
+    escalation: float = 2.0
 
     def threshold(self, rows: int) -> float:
         """How much evidence it takes after so many rows."""
@@ -63,6 +65,7 @@ class Alarms:
         self._over: deque[bool] = deque(maxlen=rule.among - 1)
         self._below = rule.recovery
         self._last: int | None = None
+        self._last_margin = 0.0
         self._lately = 0.0
 
     def score_one(self, given: float | None) -> float | None:
@@ -79,7 +82,7 @@ class Alarms:
         if given is not None:
             margin = given - self._rule.threshold(self._rows)
             if self._begins(margin):
-                self._last = self._rows
+                self._last, self._last_margin = self._rows, margin
             over = margin >= 0
             self._over.append(over)
             self._below = 0 if over else self._below + 1
@@ -92,6 +95,6 @@ class Alarms:
     def _begins(self, margin: float) -> bool:
         if margin < 0 or 1 + sum(self._over) < self._rule.agree:
             return False
-        if self._last is None:
+        if self._last is None or margin >= self._last_margin + self._rule.escalation:
             return True
         return self._below >= self._rule.recovery and self._rows - self._last >= self._rule.quiet * self._rows

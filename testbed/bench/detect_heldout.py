@@ -112,13 +112,14 @@ def alarm_rows(evidence: Floats, rule: AlarmRule) -> list[int]:
             alarms.learn_one(known)
         return rows
     known_rows = np.flatnonzero(~np.isnan(evidence))
-    over = evidence[known_rows] >= rule.thresholds(known_rows)
+    margins = evidence[known_rows] - rule.thresholds(known_rows)
     begun: list[int] = []
-    last_over = -rule.recovery - 1
-    for place in np.flatnonzero(over).tolist():
-        row = int(known_rows[place])
-        recovered = not begun or place - last_over > rule.recovery
-        last_over = place
-        if recovered and (not begun or row - begun[-1] >= rule.quiet * row):
+    last_over, last_margin = -rule.recovery - 1, 0.0
+    for place in np.flatnonzero(margins >= 0).tolist():
+        row, margin = int(known_rows[place]), float(margins[place])
+        rested = not begun or (place - last_over > rule.recovery and row - begun[-1] >= rule.quiet * row)
+        if rested or margin >= last_margin + rule.escalation:
             begun.append(row)
+            last_margin = margin
+        last_over = place
     return begun

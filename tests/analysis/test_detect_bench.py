@@ -73,9 +73,10 @@ def test_the_volume_is_one_for_the_truth_and_the_density_for_noise():
     st.integers(0, 4),
     st.sampled_from([0.0, 0.05, 0.3]),
     st.integers(1, 2),
+    st.sampled_from([1.0, 9.0]),
 )
-def test_alarms_of_a_whole_series_are_those_of_the_rule_row_by_row(evidence, recovery, quiet, agree):
-    rule = AlarmRule(4.0, 0.5, quiet, agree=agree, among=3, recovery=recovery)
+def test_alarms_of_a_whole_series_are_those_of_the_rule_row_by_row(evidence, recovery, quiet, agree, escalation):
+    rule = AlarmRule(4.0, 0.5, quiet, agree=agree, among=3, recovery=recovery, escalation=escalation)
     alarms, rows = Alarms(rule), []
     for row, value in enumerate(evidence):
         known = None if math.isnan(value) else value

@@ -163,10 +163,15 @@ def begun(evidence, rule: AlarmRule) -> list[int]:
 
 
 def test_an_alarm_is_told_once_then_waits_for_recovery_and_quiet():
-    flat = AlarmRule(3.0, tightening=0.0, quiet=0.1, recovery=2)
+    flat = AlarmRule(3.0, tightening=0.0, quiet=0.1, recovery=2, escalation=9.0)
     assert begun([1.0] * 100 + [5.0] * 50 + [1.0] * 5 + [5.0], flat) == [100, 155]
     assert begun([1.0] * 100 + [5.0, 1.0, 1.0, 5.0] + [1.0] * 10 + [5.0], flat) == [100, 114]
     assert begun([1.0] * 100 + [5.0] * 50 + [1.0] + [5.0], flat) == [100]
+
+
+def test_what_is_much_more_evident_than_the_last_alarm_does_not_wait():
+    rule = AlarmRule(3.0, tightening=0.0, quiet=0.5, recovery=6, escalation=2.0)
+    assert begun([1.0] * 100 + [3.1, 5.0, 5.2, 6.0, 7.0, 7.3], rule) == [100, 102, 105]
 
 
 def test_m_of_n_rows_must_agree():
