@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,21 +25,29 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @click.command(
     "detect",
     epilog="\b\nExample:\n  testbed detect latency.csv\n  testbed detect latency.csv --json | jq .alarms\n"
-    "  testbed detect kpis.csv --column response_ns --seed 7",
+    "  testbed detect kpis.csv --column response_ns --evidence 5.5",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--column", metavar="NAME", help="The column with the values; value where not said.")
+@click.option(
+    "--evidence",
+    default=Settings().rule.evidence,
+    show_default=True,
+    type=click.FloatRange(0, 20),
+    help="How much an alarm takes after 2,000 rows; more means fewer alarms.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of the forest.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: a score a row (null in warm-up) and the rows of alarms."
 )
-def detect_command(file: Path, column: str | None, seed: int, as_json: bool) -> None:
+def detect_command(file: Path, column: str | None, evidence: float, seed: int, as_json: bool) -> None:
     """Go through FILE (CSV: timestamp,value) row by row as if live, and tell where it becomes odd.
 
     A score is from 0 to 1; at or above 0.5 an alarm begins in that row. Rows count from 0, the header not included.
     """
     readings = read_series(file, column)
-    found = detect(readings, Settings(seed=seed))
+    shipped = Settings(seed=seed)
+    found = detect(readings, replace(shipped, rule=replace(shipped.rule, evidence=evidence)))
     if as_json:
         scores = [None if score is None else round(score, _DIGITS) for score in found.scores]
         click.echo(json.dumps({"scores": scores, "alarms": list(found.alarms)}))

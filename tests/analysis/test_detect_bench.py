@@ -142,6 +142,8 @@ def test_the_command_prints_a_score_a_row_and_the_rows_of_alarms(tmp_path):
     assert document["scores"][0] is None
     assert 350 in document["alarms"]
     assert document["alarms"] == [row for row, score in enumerate(document["scores"]) if (score or 0) >= 0.5]
+    calmer = json.loads(CliRunner().invoke(detect_command, [str(path), "--json", "--evidence", "20"]).output)
+    assert calmer["alarms"] == []
     shown = CliRunner().invoke(detect_command, [str(path)]).output
     assert "400 rows" in shown
     assert "1970-01-01 05:50:00" in shown
