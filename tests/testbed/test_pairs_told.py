@@ -195,3 +195,17 @@ def test_words_of_effects():
     assert kpi_label("response_ns", tail=True) == "response time of the slowest tenth"
     assert kpi_label("unheard_of") == "unheard_of"
     assert percent(1, 550, 54_900) == "+54,900 %"
+
+
+def test_what_was_declared_stands_on_the_page_and_what_nothing_tested_is_to_be_done_next(runs, tmp_path):
+    verdict = read_verdict(runs["unsure"]).document()
+    said = {"kind": "must", "file": "expect.yaml", "declared": "tcp/80 becomes permitted", "evidence": ["12 flows did"]}
+    verdict["expectations"] = [
+        {**said, "name": "open web", "state": "met", "line": 3},
+        {**said, "name": "open ftp", "state": "not_tested", "line": 7, "evidence": []},
+    ]
+    (tmp_path / "verdict.json").write_text(VerdictFile.model_validate(verdict).model_dump_json(by_alias=True))
+    page, ids = sections(tmp_path)
+    assert ids.index("expectations") < ids.index("findings")
+    assert "12 flows did" in page.text
+    assert next_steps(read_verdict(tmp_path))[0].startswith("Nothing tested open ftp")
