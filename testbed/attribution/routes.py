@@ -99,7 +99,8 @@ def _turns(scene: Scene, node: str, flows: Sequence[str]) -> list[Turn]:
     towards: dict[Moved, IpAddress] = {}
     looked: dict[IpAddress, Moved | None] = {}
     for flow in flows:
-        for address in _wanted(scene, flow, node):
+        # in one order, so that the same run is told in the same words
+        for address in sorted(_wanted(scene, flow, node), key=lambda one: (one.version, int(one))):
             if address not in looked:
                 looked[address] = _difference(early, late, address)
             key = looked[address]

@@ -114,6 +114,19 @@ def same_octets(run: Path, into: Path) -> bool:
     return written.read_bytes() == (run / "verdict.json").read_bytes()
 
 
+@pytest.mark.slow
+def test_routes_that_turned_are_told_in_one_order_whatever_the_hashes(tmp_path):
+    depot = ROOT / "topologies/depot"
+    argv = [sys.executable, "-m", "testbed"]
+    asked = ["whatif", str(depot), "--change", str(depot / "changes/cost-out-core1"), "--runs", str(tmp_path / "runs")]
+    subprocess.run([*argv, *asked, "--baseline", "2", "--treatment", "2"], capture_output=True, check=False)
+    (run,) = (path.parent for path in tmp_path.glob("runs/*/verdict.json"))
+    for seed in ("1", "2", "3"):
+        again = [*argv, "rejudge", str(run), "--json", "-o", str(tmp_path / seed)]
+        done = subprocess.run(again, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=False)
+        assert done.stdout == (run / "verdict.json").read_bytes(), seed
+
+
 @pytest.mark.parametrize("change", ASKED)
 def test_the_same_data_and_policy_give_the_same_octets(runs, change, tmp_path):
     assert same_octets(runs[change], tmp_path)

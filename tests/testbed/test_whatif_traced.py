@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testbed.rejudge import read_run, rejudged
 from testbed.verdict_file import read_verdict
 from tests.testbed.quick_lab import quick_lab
 
@@ -46,3 +47,6 @@ def test_a_map_that_drops_is_blamed_by_the_kernels_own_trace(tmp_path: Path):
         "add table inet guard\ndelete table inet guard\n"
     )
     assert "remove `nftables.conf`" in (run / "rollback" / "README.md").read_text()
+    # judged again, the stored journeys give the same witness
+    again = rejudged(read_run(run)).verdict
+    assert again == verdict
