@@ -91,6 +91,8 @@ def judge_command(  # noqa: PLR0913, PLR0917  an argument an option
 
     progress = Console(stderr=True, highlight=False, quiet=as_json, soft_wrap=True)
     series = Series(real, lab, resume, keep.absolute(), budget, load, seed)
+    if series.stressor:
+        progress.print(f"every processor is kept busy by {series.stressor}", markup=False)
     return told(bench_real(series, lambda one: progress.print(_line(one), markup=False)), as_json)
 
 
