@@ -24,7 +24,7 @@ from analysis.verdict import Json
 Floats = npt.NDArray[np.float64]
 
 POWER = 0.8
-_DRAWS, _LEAST_DRAWS = 300, 20
+_DRAWS, _LEAST_DRAWS = 160, 20
 _CELLS = 40_000_000
 _CHANCE_STEPS = 3
 """How often the noise of counts is taken anew at the effect found last: it depends on the effect itself."""
