@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.disposition import AS_EXPECTED, Changed, Dispositions, Endings, compared, endings
+from analysis.disposition import AS_EXPECTED, Changed, Dispositions, Endings, compared, endings, expected_ratios
 from analysis.kpi import Tolerance, own_bounds
 from analysis.outcome import changed_findings, transition_findings, unsteady_findings
 from analysis.pairs.cube import Face, faces
@@ -182,6 +182,13 @@ class Case:
         found += path_findings(self.rerouted(), self.roster)
         named = frozenset(flow for one in found if one.verdict is Severity.FAIL for flow in one.flows)
         return [*found, *suspect_findings(triage, named, self.roster)]
+
+    def as_expected(self, flows: Sequence[str]) -> tuple[float, float]:
+        """The share of these flows that end as captured, without and with the change: medians over windows."""
+        sides = (self.layout.all_of(Arm.AS_IS), self.layout.all_of(Arm.CHANGED))
+        shares = [[one for one in expected_ratios(self.ends, flows, side) if not np.isnan(one)] for side in sides]
+        before, after = (float(np.median(side)) if side else float("nan") for side in shares)
+        return before, after
 
     def silent(self) -> tuple[str, ...]:
         """Critical flows of which nothing at all is known with the change, or not a KPI that they had without it."""

@@ -22,7 +22,6 @@ from analysis.pairs.effects import Effect
 from analysis.pairs.findings import doubtful, sentence
 from analysis.pairs.suspects import Odd, Suspect
 from analysis.pairs.validity import complaints, lost_in_one_arm
-from analysis.roster import Roster
 from analysis.verdict import Finding, Json, Scope, Severity, Verdict, priority_rank
 from analysis.window import checked
 from analysis.words import plural
@@ -102,7 +101,7 @@ def judge_pairs(
     findings.sort(key=_order)
     doubt = "; ".join(invalid) or lack or case.unmeasured() or case.wavering() or _doubt((*groups, *single))
     verdict, reason = _concluded(findings, doubt, layout, len(flows))
-    classes = _classes(case.roster, groups, findings, blind=bool(invalid or lack))
+    classes = _classes(case, groups, findings, blind=bool(invalid or lack))
     noise = {
         one.kpi.name: 100.0 * float(np.expm1(min(one.standard_error * len(layout.pairs) ** 0.5, 50.0)))
         for one in groups
@@ -162,14 +161,16 @@ def _concluded(findings: Sequence[Finding], doubt: str, layout: Layout, flows: i
 
 
 def _classes(
-    roster: Roster, groups: Sequence[Effect], findings: Sequence[Finding], *, blind: bool
+    case: Case, groups: Sequence[Effect], findings: Sequence[Finding], *, blind: bool
 ) -> tuple[ClassSummary, ...]:
-    found = []
+    roster, found = case.roster, []
     for name, members in roster.classes.items():
         own = [one for one in groups if one.subject.scope is Scope.CLASS and one.subject.name == name]
         kpis = {
             one.kpi.name: KpiChange(one.subject.before, one.subject.after, one.kpi.unit) for one in own if not one.tail
         }
+        # the test leaves out flows that surely end otherwise: a reader counts them too
+        kpis[AS_EXPECTED.name] = KpiChange(*case.as_expected(members), AS_EXPECTED.unit)
         flows = frozenset(members)
         hit = any(one.verdict is Severity.FAIL and flows.intersection(one.flows) for one in findings)
         verdict = Verdict.PASS

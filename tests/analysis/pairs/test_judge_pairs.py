@@ -92,6 +92,8 @@ def test_a_blocked_class_is_certain_with_its_flows(unchanged):
     [finding] = fails(told)
     assert finding.effect == "30 of 30 https flows no longer complete: timeout"
     assert len(finding.flows) == 30
+    shares = {one.flow_class: one.kpis["as_expected_ratio"] for one in told.classes}
+    assert (shares["https"].before, shares["https"].after) == (1.0, 0.0), "a reader counts what the test leaves out"
 
 
 def test_two_pairs_are_enough_to_be_certain_of_a_block_but_not_to_pass(build_pairs):
