@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from analysis.pairs.beforehand import LEAST_WINDOWS
-from analysis.pairs.design import FLOOR, Arm
+from analysis.pairs.design import DEFAULT, FLOOR, Arm
 from analysis.window import Role
 
+FEWEST_PAIRS = FLOOR
+USUAL_PAIRS = DEFAULT
 MOST_PAIRS = 50
 """More are not planned, whatever the budget."""
 SHORTEST_WINDOW_S = 0.2

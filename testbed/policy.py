@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from testbed.errors import InvalidInput
+from testbed.plan import FEWEST_PAIRS, MOST_PAIRS
 from topologies.located import InvalidLab, Strict, nearest, read_yaml
 from topologies.model import IpNetwork, Topology
 from topologies.schema import Prefix
@@ -103,7 +104,10 @@ class Policy:
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict, hash=False)
     speed: float = 5.0
     baseline_windows: int = 3
-    treatment_windows: int = 3
+    treatment_windows: int | None = None
+    """Windows with the change in force, all in a row; None where pairs of windows are played."""
+    pairs: int | None = None
+    budget_s: float | None = None
     connect_timeout_s: float = 3.0
     response_timeout_s: float = 5.0
     opened: Literal["report", "fail"] = "report"
@@ -143,6 +147,8 @@ def read_policy(path: Path | None) -> Policy:
         speed=written.replay.speed,
         baseline_windows=written.windows.baseline,
         treatment_windows=written.windows.treatment,
+        pairs=written.windows.pairs,
+        budget_s=written.windows.budget_s,
         connect_timeout_s=written.replay.connect_timeout_s,
         response_timeout_s=written.replay.response_timeout_s,
         opened=written.access.opened,
@@ -252,7 +258,15 @@ class _ReplayKeys(Strict):
 
 class _WindowKeys(Strict):
     baseline: _Windows = 3
-    treatment: _Windows = 3
+    treatment: _Windows | None = None
+    pairs: Annotated[int, Field(ge=FEWEST_PAIRS, le=MOST_PAIRS, strict=True)] | None = None
+    budget_s: _Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_design(self) -> _WindowKeys:
+        if sum(value is not None for value in (self.treatment, self.pairs, self.budget_s)) > 1:
+            raise _expected("at most one of treatment, pairs and budget_s")
+        return self
 
 
 class _AccessKeys(Strict):

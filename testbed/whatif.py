@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from testbed.gate.rollback import write_rollback
 from testbed.packet_flows import Manner
 from testbed.pairs.budget import fit
 from testbed.pairs.designs import duet_unfit
-from testbed.plan import Design, DuetUnfit, Plan
+from testbed.plan import USUAL_PAIRS, Design, DuetUnfit, Plan
+from testbed.policy import Policy
 from testbed.prepare import Case, declaring, open_lab, prepared
 from testbed.record_of_run import change_diff, run_record
 from testbed.report import write_report
@@ -46,7 +47,8 @@ NOT_RESTORED = 4
 class Question:
     """What would become of the flows of `lab` with `change`; what is None is as lab and policy have it.
 
-    `pairs` or `budget_s` ask for pairs of windows, `window_s` for the speed at which a window lasts so long.
+    `pairs` or `budget_s` ask for pairs of windows, `treatment` for so many with the change all in a row; where the
+    policy does not tell either, pairs are played.  `window_s` is the speed at which a window lasts so long.
     `expect` is used in the place of the change's own expect.yaml, and `intents` is False where only its waivers hold;
     they are held against `today`, the day in UTC where it is None.  `layout` tells where the lab's files lie in a
     config repository, for the inverse change.
@@ -121,6 +123,7 @@ def answered(question: Question, progress: Console) -> Answer:
         if question.window_s is not None:
             case = at(case.schedule.speed * case.duration_ns / 1e9 / question.window_s)
         fits = None
+        question = _designed(question, case.policy)
         if question.budget_s is not None and question.window_s is None and question.speed is None:
             fits = fit(question.budget_s, case.duration_ns / 1e9)
         if fits is not None:
@@ -169,11 +172,20 @@ def answered(question: Question, progress: Console) -> Answer:
     return Answer(directory, outcome, _shortfalls(directory))
 
 
+def _designed(question: Question, policy: Policy) -> Question:
+    """The question with the policy's design where it names none: pairs of windows, where the policy names none."""
+    if question.preflight_only or any((question.pairs, question.budget_s, question.treatment)):
+        return question
+    if any((policy.pairs, policy.budget_s, policy.treatment_windows)):
+        return replace(question, pairs=policy.pairs, budget_s=policy.budget_s, treatment=policy.treatment_windows)
+    return replace(question, pairs=USUAL_PAIRS)
+
+
 def _planned(question: Question, case: Case) -> Plan:
     """What is asked for, and by the policy otherwise; raises BudgetTooShort or DuetUnfit."""
     plan = Plan(
         question.baseline or case.policy.baseline_windows,
-        question.treatment or case.policy.treatment_windows,
+        question.treatment or 0,
         seed=question.manner.seed,
         preflight_only=question.preflight_only,
         pairs=question.pairs,

@@ -57,8 +57,6 @@ REPLAY = ("session", "packet", "auto")
 @click.option("--policy", type=PATH, help="Use this policy.yaml, not the lab's own.")
 @click.option("--expect", type=PATH, help="What is expected of the change, in the place of the head's expect.yaml.")
 @click.option("--speed", type=click.FloatRange(min=0.01), help="Replay this many times faster than captured.")
-@click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
-@click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
 @pair_options
 @click.option("--replay", default="auto", show_default=True, type=click.Choice(REPLAY))
 @click.option("--max-flows", type=click.IntRange(min=1), help="Replay at most so many flows, the critical ones first.")

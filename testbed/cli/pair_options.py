@@ -1,4 +1,4 @@
-"""The options of a command that judges by pairs of windows, and which of them exclude each other."""
+"""The options that say which windows a change is judged by, and which of them exclude each other."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from testbed.plan import MOST_PAIRS, SHORTEST_WINDOW_S, Design
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+BASELINE = click.option(
+    "--baseline", type=click.IntRange(2, 50), metavar="N", help="So many windows before the change."
+)
+TREATMENT = click.option(
+    "--treatment",
+    type=click.IntRange(2, 50),
+    metavar="N",
+    help="Judge by so many windows with the change all in a row: quicker than pairs, and blind to small effects.",
+)
 PAIRS = click.option(
     "--pairs",
     is_flag=False,
     flag_value=str(DEFAULT),
     type=click.IntRange(FLOOR, MOST_PAIRS),
-    help=f"Judge by so many pairs of windows, as is and changed in random order; {DEFAULT} where no number is given.",
+    help=f"Judge by so many pairs of windows, as is and changed in random order; {DEFAULT} where nobody tells.",
 )
 BUDGET = click.option(
     "--budget",
@@ -41,8 +50,8 @@ DESIGN = click.option(
 
 
 def pair_options(command: Command) -> Command:
-    """Give a command --pairs, --budget, --window and --design."""
-    return PAIRS(BUDGET(WINDOW(DESIGN(command))))
+    """Give a command --pairs, --budget, --window and --design, and --baseline and --treatment for windows in a row."""
+    return PAIRS(BUDGET(WINDOW(DESIGN(BASELINE(TREATMENT(command))))))
 
 
 def excluded(
@@ -58,8 +67,8 @@ def excluded(
     """Refuse what does not go together; raises UsageError."""
     if preflight_only and (pairs or budget):
         raise click.UsageError("--preflight-only replays no window, so that there are no --pairs and no --budget")
-    if Design(design) is not Design.AUTO and not (pairs or budget):
-        raise click.UsageError("--design tells how pairs are played: give --pairs or --budget too")
+    if Design(design) is not Design.AUTO and (treatment or preflight_only):
+        raise click.UsageError("--design tells how pairs are played, and there are none")
     if speed and window:
         raise click.UsageError("--window sets the speed: give one of --speed and --window")
     if treatment and (pairs or budget):

@@ -40,8 +40,6 @@ from testbed.whatif import Question, answered
 @click.option(
     "--load", default=1.0, show_default=True, type=click.FloatRange(min=1), help="Replay so many copies of each flow."
 )
-@click.option("--baseline", type=click.IntRange(2, 50), help="Windows before the change.")
-@click.option("--treatment", type=click.IntRange(2, 50), help="Windows with the change in force.")
 @pair_options
 @click.option(
     "--mode",

@@ -26,7 +26,11 @@ def whatif(change: str, runs: Path) -> tuple[int, dict, Path]:
     folder = TOPOLOGIES / lab
     argv = [sys.executable, "-m", "testbed", "whatif", str(folder), "--change", str(folder / "changes" / name)]
     done = subprocess.run(
-        [*argv, "--runs", str(runs), "--json"], capture_output=True, text=True, timeout=400, check=False
+        [*argv, "--runs", str(runs), "--json", "--treatment", "3"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.stdout, done.stderr
     verdict = json.loads(done.stdout)

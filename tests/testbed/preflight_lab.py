@@ -48,6 +48,7 @@ classes:
   - {name: syslog, match: {protocol: udp, port: 514}}
   - {name: admin, priority: high, match: {protocol: tcp, port: 22}}
 access: {opened: fail, expected: [{protocol: tcp, port: 9443}]}
+windows: {treatment: 3}
 """
 HEAD = """\
 *filter

@@ -74,7 +74,7 @@ def quick_lab(folder: Path) -> Path:
     for name, text in {
         "lab.yaml": LAB,
         "configs/fw1/iptables.rules": RULES.format(more=""),
-        "policy.yaml": "replay: {connect_timeout_s: 0.3, response_timeout_s: 0.3}\n",
+        "policy.yaml": "replay: {connect_timeout_s: 0.3, response_timeout_s: 0.3}\nwindows: {treatment: 3}\n",
         "configs/r1/frr.conf": FRR,
         "configs/lb1/haproxy.cfg": HAPROXY,
         "changes/drop/configs/fw1/iptables.rules": RULES.format(more="-A FORWARD -p udp -m udp --dport 5001 -j DROP\n"),

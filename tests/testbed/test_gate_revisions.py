@@ -119,7 +119,8 @@ def test_a_link_of_the_lab_file_is_changed_live_and_placed_on_its_line(configs, 
 
 def test_only_what_lies_below_the_lab_counts(configs, compare):
     configs.put("README.md", "more\n")
-    configs.put("net/quick/policy.yaml", "replay: {connect_timeout_s: 0.5, response_timeout_s: 0.3}\n")
+    slower = "replay: {connect_timeout_s: 0.5, response_timeout_s: 0.3}\nwindows: {treatment: 3}\n"
+    configs.put("net/quick/policy.yaml", slower)
     configs.put("net/quick/lab.yaml", "# a remark\n" + LAB)
     configs.commit("remarks")
     found = compare("base", "remarks")

@@ -89,6 +89,8 @@ def test_no_policy_means_the_defaults():
         ("classes: [{name: x, match: {port: 65536}}]", "a port from 0 to 65535"),
         ("classes: [{name: x, match: {source: []}}]", "at least 1 entries"),
         ("windows: {baseline: 0}", "greater than or equal to 1"),
+        ("windows: {pairs: 5}", "greater than or equal to 6"),
+        ("windows: {pairs: 8, treatment: 3}", "at most one of treatment, pairs and budget_s"),
     ],
 )
 def test_a_wrong_policy_is_refused_with_its_line(tmp_path, text, told):

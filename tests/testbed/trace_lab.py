@@ -119,6 +119,7 @@ classes:
   - {name: feed, match: {protocol: udp, port: 5001}}
   - {name: six, priority: critical, match: {protocol: udp, port: 5006}}
 replay: {connect_timeout_s: 0.3, response_timeout_s: 0.5}
+windows: {treatment: 3}
 """
 REJECT = "-A FORWARD -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset"
 DROP6 = "-A FORWARD -p udp -m udp --dport 5006 -j DROP"

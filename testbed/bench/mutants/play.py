@@ -61,7 +61,7 @@ class Played(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a mutant is asked: in so many pairs (0: as whatif does), and whether the preflight's FAIL alone is enough."""
+    """How a mutant is asked: in so many pairs (0: windows in a row), and whether the preflight's FAIL is enough."""
 
     pairs: int = 0
     preflight_first: bool = False
@@ -126,7 +126,7 @@ def _asked(case: Made, made_of: str, lab: Path, runs: Path, asked: Asked) -> Pla
         first = _played(case, made_of, lab, runs, ["--preflight-only"])
         if first.verdict == FAIL:
             return first.model_copy(update={"pairs": asked.pairs, "by": "preflight"})
-    more = ["--pairs", str(asked.pairs)] if asked.pairs else []
+    more = ["--pairs", str(asked.pairs)] if asked.pairs else ["--treatment", "3"]
     return _played(case, made_of, lab, runs, more).model_copy(update={"pairs": asked.pairs})
 
 
