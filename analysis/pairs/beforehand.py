@@ -43,7 +43,7 @@ def smallest_beforehand(
         return ()
     halves = [list(zip(windows[start::2], windows[start + 1 :: 2], strict=False)) for start in (0, 1)]
     levels = _levels(kpis, flows, tolerances, halves)
-    return smallest_effects(levels, pairs, alphas(pairs, alpha)[1], seed)
+    return smallest_effects(levels, pairs, _share(pairs, alpha), seed)
 
 
 def smallest_of_couples(
@@ -59,7 +59,7 @@ def smallest_of_couples(
     if len(couples) < LEAST_WINDOWS:
         raise ValueError(f"found {len(couples)} couples of windows, expected at least {LEAST_WINDOWS}")
     levels = _levels(kpis, flows, tolerances, [couples])
-    return smallest_effects(levels, pairs, alphas(pairs, alpha)[1], seed)
+    return smallest_effects(levels, pairs, _share(pairs, alpha), seed)
 
 
 def pair_variance(
@@ -82,6 +82,11 @@ def pair_variance(
         if margin > 0 and np.isfinite(row).any()
     ]
     return float(np.mean(squares)) if squares else float("nan")
+
+
+def _share(pairs: int, alpha: float) -> float:
+    """What of alpha groups have: where they are one family with single flows, those take about half of it."""
+    return min(alphas(pairs, alpha)[1], alpha / 2)
 
 
 def _levels(
