@@ -80,17 +80,17 @@ def judge_restored(
     flows: pd.DataFrame,
     tolerances: Mapping[str, Tolerance],
     instruments: Sequence[Mapping[str, object]],
-) -> tuple[bool, str]:
+) -> tuple[bool | None, str]:
     """Whether the restored windows are like the baseline windows by the same rules, and a sentence that says so.
 
-    One restored window is enough. A flow that the change hit and that is still hit is enough to say no. What could not
-    be measured is not called restored. On a machine that has become much busier since the baseline, slower flows tell
+    One restored window is enough. A flow that the change hit and that is still hit is enough to say no; None is said
+    where too little was measured. On a machine that has become much busier since the baseline, slower flows tell
     nothing of the network: how they ended decides then, and that is said.
     """
     checked(kpis, flows)
     windows = selected(kpis, instruments, Role.RESTORED)
     if lack := _lack(kpis, flows, windows, minimum_after=1):
-        return False, f"could not be told: {lack}"
+        return None, f"could not be told: {lack}"
     treated = selected(kpis, instruments, Role.TREATMENT).after
     ends = endings(kpis, Roster.of(flows).class_of, (*windows.baseline, *treated, *windows.after))
     stuck = [
@@ -108,7 +108,7 @@ def judge_restored(
         why = f"tasks waited for a CPU {busier:+.0f} % of the time compared with them"
         return True, f"{like}; what is slower cannot be told from the machine, {why}: {again.reason}"
     if _unmeasured(compared(ends, windows.baseline, windows.after), flows):
-        return False, f"could not be told: {again.reason}"
+        return None, f"could not be told: {again.reason}"
     doubts = [finding for finding in again.findings if finding.verdict is Severity.WARN]
     note = f"; {plural(len(doubts), 'doubt')}: {doubts[0].effect}" if doubts else ""
     return True, f"{plural(len(windows.after), 'restored window')} like the {len(windows.baseline)} baseline ones{note}"

@@ -34,10 +34,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Whether the change was taken back and the network was then as before."""
+    """Whether the change was taken back and the network was then as before, None where that could not be told."""
 
     done: bool
-    restored: bool
+    restored: bool | None
     detail: str
 
     def to_json(self) -> dict[str, object]:

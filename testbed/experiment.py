@@ -105,7 +105,7 @@ class Outcome:
     """What a run came to, for the exit code and whoever goes on."""
 
     verdict: Verdict
-    restored: bool
+    restored: bool | None
     rollback_detail: str
 
 
@@ -431,7 +431,8 @@ class _Experiment:
             raise RevertFailed(self.case.change.name, str(failure)) from failure
         if traced is not None:
             judgement = self._traced(traced, judgement)
-        restored, detail = False, ""
+        restored: bool | None = None
+        detail = ""
         for attempt in range(RESTORED_TRIES):
             self.ending = replace(self.ending, restored_tries=attempt + 1)
             if self.plan.preflight_only:
@@ -447,7 +448,7 @@ class _Experiment:
                 break
         return self.conclude(gauge, judgement, Rollback(done=True, restored=restored, detail=detail))
 
-    def _restored(self, gauge: Gauge, *, last_only: bool) -> tuple[bool, str]:
+    def _restored(self, gauge: Gauge, *, last_only: bool) -> tuple[bool | None, str]:
         asked = gauge.table(), self.case.flows, tolerances(self.case), gauge.records()
         return restored_by_pairs(*asked, last_only=last_only) if self.plan.in_pairs else judge_restored(*asked)
 

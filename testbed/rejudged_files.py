@@ -148,5 +148,5 @@ def _few(lines: Iterable[str]) -> list[str]:
     return [*every[:MOST_TOLD], *([f"  and {more} more"] if more > 0 else [])]
 
 
-def _yes(answer: bool) -> str:
-    return "yes" if answer else "no"
+def _yes(answer: bool | None) -> str:
+    return {True: "yes", False: "no", None: "not told"}[answer]

@@ -111,7 +111,7 @@ class RollbackEntry(_Part):
     """Whether the change was taken back, and whether the network then was as before."""
 
     done: bool
-    restored: bool
+    restored: bool | None
     detail: str = ""
 
 

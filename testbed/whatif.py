@@ -96,8 +96,16 @@ class Answer:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 fail, 3 inconclusive, 4 not restored."""
-        return EXIT_CODES[self.outcome.verdict] if self.outcome.restored else NOT_RESTORED
+        """As `exit_code`."""
+        return exit_code(self.outcome.verdict, self.outcome.restored)
+
+
+def exit_code(verdict: Verdict, restored: bool | None) -> int:
+    """0 pass, 1 fail, 3 inconclusive or a pass of which nobody can tell whether it was taken back, 4 not restored."""
+    if restored is False:
+        return NOT_RESTORED
+    untold = restored is None and verdict is Verdict.PASS
+    return EXIT_CODES[Verdict.INCONCLUSIVE if untold else verdict]
 
 
 def answered(question: Question, progress: Console) -> Answer:

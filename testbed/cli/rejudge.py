@@ -13,7 +13,7 @@ from testbed.rejudged_files import write_rejudged
 from testbed.report import NAME as REPORT
 from testbed.summary import print_summary
 from testbed.verdict_file import NAME
-from testbed.whatif import EXIT_CODES, NOT_RESTORED
+from testbed.whatif import exit_code
 
 
 @click.command(
@@ -51,4 +51,4 @@ def rejudge(run: Path, policy: Path | None, expect: Path | None, output: Path | 
         for line in difference.lines():
             click.echo(line)
     verdict = judged.verdict
-    return EXIT_CODES[Verdict[verdict.verdict]] if verdict.rollback.restored else NOT_RESTORED
+    return exit_code(Verdict[verdict.verdict], verdict.rollback.restored)

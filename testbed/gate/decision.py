@@ -43,10 +43,14 @@ class Decision:
     event: Event | None = None
 
 
-def decided(verdict: str, *, restored: bool, mode: Mode, inconclusive: Inconclusive) -> Decision:
-    """The decision for PASS, FAIL or INCONCLUSIVE; a network that was not restored is 4 whatever the mode."""
+def decided(verdict: str, *, restored: bool | None, mode: Mode, inconclusive: Inconclusive) -> Decision:
+    """The decision for PASS, FAIL or INCONCLUSIVE; a network that was not restored is 4 whatever the mode.
+
+    A PASS of which nobody can tell whether it was taken back (None) is decided as INCONCLUSIVE.
+    """
+    verdict = "INCONCLUSIVE" if restored is None and verdict == "PASS" else verdict
     own = CODES[verdict]
-    if not restored:
+    if restored is False:
         return Decision(NOT_RESTORED, f"{verdict}, and the rollback was not confirmed to restore the network")
     event = {"FAIL": Event.ON_FAIL, "PASS": Event.ON_PASS}.get(verdict)
     if mode is Mode.OBSERVE:

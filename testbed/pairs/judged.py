@@ -158,7 +158,7 @@ def restored(
     records: Sequence[Record],
     *,
     last_only: bool = False,
-) -> tuple[bool, str]:
+) -> tuple[bool | None, str]:
     """Whether the windows right after a rollback are like those before the change was ever made.
 
     Right after a rollback are the windows A and A' that follow one with the change, and those played at the end

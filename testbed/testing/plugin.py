@@ -34,7 +34,7 @@ class Tried:
 
     verdict: VerdictFile
     run: Path
-    restored: bool
+    restored: bool | None
 
     @property
     def summary(self) -> str:
@@ -127,9 +127,10 @@ class ShadowTester:
                 preflight_only=preflight_only,
             )
         word = tried.verdict.verdict
-        if not tried.restored:
+        if tried.restored is False:
             pytest.fail(f"the rollback did not restore the network\n{tried.summary}", pytrace=False)
-        if word == "FAIL" or (word == "INCONCLUSIVE" and not inconclusive):
+        untold = word == "INCONCLUSIVE" or tried.restored is None
+        if word == "FAIL" or (untold and not inconclusive):
             if not soft:
                 pytest.fail(tried.summary, pytrace=False)
             warnings.warn(ShadowWarning(f"{word}: {tried.verdict.reason} ({tried.run})"), stacklevel=2)

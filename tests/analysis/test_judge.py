@@ -283,7 +283,7 @@ def test_a_machine_that_has_become_busy_is_not_taken_for_a_rollback_that_failed(
 
 def test_what_was_not_measured_is_not_called_restored(scene):
     restored, detail = scene.invalid(8).restored()
-    assert not restored
+    assert restored is None
     assert "could not be told" in detail
     assert not judge_restored(pd.DataFrame(), scene.flows, {}, [])[0]
 

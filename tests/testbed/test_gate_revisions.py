@@ -302,6 +302,8 @@ def test_the_way_back_of_links_and_commands(tmp_path):
         ("PASS", True, "enforce", "fail", Decision(0, "", Event.ON_PASS)),
         ("FAIL", True, "enforce", "pass", Decision(1, "", Event.ON_FAIL)),
         ("INCONCLUSIVE", True, "enforce", "fail", Decision(3)),
+        ("PASS", None, "enforce", "fail", Decision(3)),
+        ("FAIL", None, "enforce", "fail", Decision(1, "", Event.ON_FAIL)),
         ("INCONCLUSIVE", True, "enforce", "pass", Decision(0)),
         ("FAIL", True, "observe", "fail", Decision(0, "only observed: this gate would have ended with 1 (FAIL)")),
         ("PASS", True, "observe", "fail", Decision(0, "only observed")),
