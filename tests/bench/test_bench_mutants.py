@@ -243,6 +243,7 @@ def test_a_name_that_fits_nothing_is_a_usage_error(tmp_path):
     assert "families: iptables" in done.output
 
 
+@pytest.mark.slow
 def test_a_mutant_is_played_for_real_and_not_again(tmp_path):
     argv = ["bench", "mutants", "--only", "iptables-over-broad-accept", "--json"]
     argv += ["--results", str(tmp_path / "r.jsonl"), "--runs", str(tmp_path / "runs")]

@@ -24,7 +24,7 @@ RULES_FILE = Path("quick/configs/fw1/iptables.rules")
         (["--preflight-only", "--pairs", "6"], "--preflight-only replays no window"),
         (["--budget", "60", "--treatment", "3"], "--treatment counts windows in a row"),
         (["--speed", "5", "--window", "1"], "give one of --speed and --window"),
-        (["--design", "duet"], "--design tells how pairs are played"),
+        (["--design", "duet", "--treatment", "3"], "--design tells how pairs are played"),
         (["--pairs", "5"], "5 is not in the range 6<=x<=50"),
     ],
 )

@@ -66,6 +66,7 @@ def test_both_connections_of_a_proxy_are_told_and_a_rule_that_refuses_is_the_cul
     assert (culprit.text, culprit.line, culprit.in_change) == (REJECT, 11, True)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_document_of_a_flow_over_ipv6_and_refuses_what_is_not_there(tmp_path):
     lab = forked_lab(tmp_path / "lab")
     run = run_of(tmp_path, lab, lab / "changes" / "drop6")

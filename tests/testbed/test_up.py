@@ -57,6 +57,7 @@ def test_names_of_nodes_stand_for_their_addresses(lab):
     assert "10.1.0.10" in told.stdout
 
 
+@pytest.mark.slow
 def test_pingall_fails_where_a_packet_is_lost(tmp_path):
     (tmp_path / "two.clab.yml").write_text(
         CLAB.replace(

@@ -113,6 +113,7 @@ def test_kill_9_a_hundred_times_leaves_nothing(tmp_path, phase):
     assert (interfaces(), mounts()) == (cables, mounted)
 
 
+@pytest.mark.slow
 def test_kill_9_while_building_and_while_replaying_leaves_nothing(tmp_path):
     cables, mounted = interfaces(), mounts()
     for number, moment in enumerate((1.6, 2.5, 5.0, 9.0)):
