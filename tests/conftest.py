@@ -66,8 +66,9 @@ def _ours() -> Iterator[psutil.Process]:
 
 
 def _of_the_interpreter(process: psutil.Process) -> bool:
-    """Python's own tracker of shared memory lives as long as the session does."""
-    return any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+    """Python's own tracker of shared memory, and its server of forks, live as long as the session does."""
+    own = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    return any(name in word for word in process.cmdline() for name in own)
 
 
 def _processes() -> Iterator[str]:

@@ -100,16 +100,19 @@ def left_of(mark: str, made: set[str]) -> list[str]:
 def test_kill_9_a_hundred_times_leaves_nothing(tmp_path, phase):
     lab = quick_lab(tmp_path / "lab")
     chance = random.Random(f"{phase} 9")
-    cables, mounted = interfaces(), mounts()
+    cables, mounted, cache = interfaces(), mounts(), tmp_path / "cache"
     for number in range(KILLS // len(PHASES)):
         home = tmp_path / f"home{number}"
         home.mkdir()
         runs, mark = tmp_path / f"runs{number}", f"{phase}-{number}"
-        run = started(runs, mark, lab, "drop", {"HOME": str(home), "TMPDIR": str(home)})
+        where = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(cache)}
+        run = started(runs, mark, lab, "drop", where)
         after_s = chance.uniform(0.0, PHASES[phase])
         assert reached(runs, phase), f"no {phase} came"
         kill(run, mark, after_s)
         assert not list(home.rglob("*")), f"{phase} + {after_s:.2f} s left files"
+    compiled = [path.suffix for path in cache.rglob("*") if path.is_file()]
+    assert set(compiled) <= {".so"}, "what is compiled is kept whole or not at all"
     assert (interfaces(), mounts()) == (cables, mounted)
 
 
