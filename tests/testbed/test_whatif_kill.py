@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.testbed.quick_lab import quick_lab
 
 SHOP = Path(__file__).parents[2] / "topologies" / "shop"
 KILLS = 100
+AT_ONCE = 2
 PHASES = {"build": 0.8, "replay": 2.0, "change": 1.0, "rollback": 1.0, "teardown": 0.05}
 """Steps of a run, and how long after the beginning of each it is killed at the latest, in seconds."""
 
@@ -101,16 +103,20 @@ def test_kill_9_a_hundred_times_leaves_nothing(tmp_path, phase):
     lab = quick_lab(tmp_path / "lab")
     chance = random.Random(f"{phase} 9")
     cables, mounted, cache = interfaces(), mounts(), tmp_path / "cache"
-    for number in range(KILLS // len(PHASES)):
+
+    def killed_once(number: int, after_s: float) -> None:
         home = tmp_path / f"home{number}"
         home.mkdir()
         runs, mark = tmp_path / f"runs{number}", f"{phase}-{number}"
         where = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(cache)}
         run = started(runs, mark, lab, "drop", where)
-        after_s = chance.uniform(0.0, PHASES[phase])
         assert reached(runs, phase), f"no {phase} came"
         kill(run, mark, after_s)
         assert not list(home.rglob("*")), f"{phase} + {after_s:.2f} s left files"
+
+    moments = [chance.uniform(0.0, PHASES[phase]) for _ in range(KILLS // len(PHASES))]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(killed_once, range(len(moments)), moments))
     compiled = [path.suffix for path in cache.rglob("*") if path.is_file()]
     assert set(compiled) <= {".so"}, "what is compiled is kept whole or not at all"
     assert (interfaces(), mounts()) == (cables, mounted)
