@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from analysis.pairs.design import Arm
 from analysis.reach import COLUMNS
@@ -25,6 +25,7 @@ from testbed.pairs.judged import Paired
 from testbed.plan import Plan
 from testbed.preflight.judged import Seen, Stood
 from testbed.store import RunDirectory
+from testbed.stored import read_document
 from testbed.verdict_file import FindingEntry, number
 
 NAME = "measured.json"
@@ -188,15 +189,9 @@ def read_measured(run: RunDirectory) -> MeasuredRecord:
     """Read it back; InvalidInput when the run has none, or something else."""
     path = run.path / NAME
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = read_document(path, _File, "the record that a run of version 2 writes")
     except FileNotFoundError:
         raise InvalidInput(run.path, 1, 1, f"no {NAME}", "a run with the records of its windows") from None
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the document"
-        raise InvalidInput(
-            path, 1, 1, f"{place}: {first['msg']}", "the record that a run of version 2 writes"
-        ) from None
     numbers = [record.window for record in file.windows]
     if numbers != list(range(len(numbers))):
         raise InvalidInput(path, 1, 1, f"windows {numbers[:8]}", "windows numbered from 0, each once")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
 from analysis.judge import Judgement, judge_restored
 from analysis.pairs.judge import PairJudgement
@@ -33,10 +32,11 @@ from testbed.pairs.judged import restored as restored_by_pairs
 from testbed.policy import Policy, read_policy, tagged
 from testbed.preflight.judged import Preflown, Seen, alone, joined, judged_answers
 from testbed.store import RunDirectory
+from testbed.stored import read_document
 from testbed.trace.witnessed import NAME as TRACED
 from testbed.trace.witnessed import Testimony, read_testimony, witnessed
 from testbed.tried_record import TriedRecord, read_tried
-from testbed.verdict_file import NAME, VerdictFile, read_verdict
+from testbed.verdict_file import NAME, VerdictFile
 
 OF_A_RUN = "a file that a run wrote"
 FLOW_COLUMNS = (
@@ -255,10 +255,6 @@ def _seen_by(seen: Seen, policy: Policy, flows: pd.DataFrame) -> Seen:
 def _first(directory: RunDirectory) -> VerdictFile:
     path = directory.path / NAME
     try:
-        return read_verdict(directory.path)
+        return read_document(path, VerdictFile, "the verdict of a run")
     except OSError:
         raise InvalidInput(path, 1, 1, "no such file", "a run that came to a verdict") from None
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the document"
-        raise InvalidInput(path, 1, 1, f"{place}: {first['msg']}", "the verdict of a run") from None

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import Base64Bytes, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, TypeAdapter
 
 from testbed.attribution.scene import INCLUDED, READ
 from testbed.change.model import Change, CommandChange, Expected, Line, LinkChange
@@ -22,6 +22,7 @@ from testbed.expectations.model import Expectations
 from testbed.policy import Policy
 from testbed.prepare import Case
 from testbed.store import RunDirectory
+from testbed.stored import read_document
 from topologies.load import Lab
 from topologies.model import Topology
 
@@ -114,13 +115,9 @@ def read_tried(run: RunDirectory, flows: pd.DataFrame) -> TriedRecord:
     """Read it back, with the run's flows; InvalidInput when the run has none, or something else."""
     path = run.path / NAME
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = read_document(path, _File, EXPECTED)
     except FileNotFoundError:
         raise InvalidInput(run.path, 1, 1, f"no {NAME}", "a run that keeps what it was about (make it anew)") from None
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the document"
-        raise InvalidInput(path, 1, 1, f"{place}: {first['msg']}", EXPECTED) from None
     nodes = tuple(
         replace(node, configs={name: _within(run, path, node.name, name) for name in node.configs})
         for node in file.lab.topology.nodes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @click.option("--only", multiple=True, metavar="NAME", help="One mutant, or those whose names begin so.")
 @click.option(
-    "--pairs", default=0, type=click.IntRange(0, 16), help="Ask with so many pairs of windows; 0: as whatif does."
+    "--pairs", default=0, type=click.IntRange(0, 16), help="Ask with so many pairs of windows; 0: windows in a row."
 )
 @click.option("--preflight-first", is_flag=True, help="Ask the preflight alone first; replay what it does not fail.")
 @click.option(

@@ -23,12 +23,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from testbed.bench.busy import busy_loops
 from testbed.bench.result import BenchResult, Reference
-from testbed.errors import CommandFailed, InvalidInput, Unsupported
+from testbed.errors import CommandFailed, Unsupported
+from testbed.stored import read_lines
 
 Load = Literal["none", "stress"]
 RULES = ("iptables.rules", "nftables.conf")
@@ -147,17 +148,7 @@ def _targets(figures: Mapping[str, float], runs: int) -> dict[str, Reference]:
 
 def earlier(path: Path) -> list[RealRun]:
     """The lines of a file of results; none where there is no file. Raises InvalidInput with the line."""
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            found.append(RealRun.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-            raise InvalidInput(path, number, 1, said, "a line that `testbed bench judge --real` wrote") from None
-    return found
+    return read_lines(path, RealRun, "a line that `testbed bench judge --real` wrote")
 
 
 def unchanging(lab: Path, folder: Path) -> Path:

@@ -18,10 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from testbed.bench.mutants.mutant import Made
-from testbed.errors import CommandFailed, InvalidInput
+from testbed.errors import CommandFailed
+from testbed.stored import read_lines
 
 LONGEST_S = 400.0
 FAIL = "FAIL"
@@ -69,18 +70,7 @@ class Asked:
 
 def earlier(path: Path) -> list[Played]:
     """The lines of a file of results; none where there is no file. Raises InvalidInput with the line."""
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            found.append(Played.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            said = f"{where}: {first['msg']}" if where else str(first["msg"])
-            raise InvalidInput(path, number, 1, said, "a line that `testbed bench mutants` wrote") from None
-    return found
+    return read_lines(path, Played, "a line that `testbed bench mutants` wrote")
 
 
 def fingerprint(made: Made, lab: Path) -> str:
